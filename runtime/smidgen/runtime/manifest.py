@@ -1,0 +1,188 @@
+"""The Manifest: what a Bundle says about itself, as frozen dataclasses and as JSON.
+
+Format (version 1): one UTF-8 JSON object with sorted keys, no insignificant white space. In a
+``.tflite`` Bundle it is the file ``smidgen.json`` in the zip archive appended to the model, beside
+the standard ``labels.txt``; in an ``.onnx`` Bundle the ``metadata_props`` entry
+``smidgen.manifest``.
+Unknown keys are an error: a newer manifest needs a newer runtime, and is told so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal, Optional
+
+from smidgen.runtime.errors import NotABundle, SchemaError
+from smidgen.runtime.schema import as_mapping, build, setting
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "smidgen.json"
+LABELS_FILE = "labels.txt"
+ONNX_MANIFEST_KEY = "smidgen.manifest"
+
+VerdictWord = Literal["pass", "fail", "undecided"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become the input tensor: the one definition for training, calibration and devices.
+
+    1. decode; turn as the EXIF orientation says, when ``exif_orientation``
+    2. to 8-bit RGB: transparent pixels composited over ``background``, 16-bit scaled to 8,
+       grey copied to the three channels
+    3. take a box of the picture: for ``fit = "crop"`` the centred square whose side is
+       ``crop_fraction`` of the shorter side; for ``"stretch"`` the whole picture
+    4. resize the box to ``(height, width)`` with the antialiased filter ``resample`` of Pillow's
+       ``Image.resize(size, resample, box)``
+
+    Result: ``(height, width, 3) uint8, RGB, 0..255``. Normalisation is inside the model.
+    """
+
+    width: int = setting(help="input width in pixels", low=1, high=4096)
+    height: int = setting(help="input height in pixels", low=1, high=4096)
+    fit: Literal["crop", "stretch"] = setting("crop", help="centred square, or the whole picture")
+    crop_fraction: float = setting(
+        1.0, help="side of the centred square as a share of the shorter side", low=0.05, high=1.0
+    )
+    resample: Literal["bilinear", "bicubic"] = setting("bicubic", help="antialiased resize filter")
+    exif_orientation: bool = setting(True, help="honour the EXIF orientation tag")
+    background: tuple[int, int, int] = setting(
+        (255, 255, 255), help="RGB behind transparent pixels", low=0, high=255
+    )
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of the model. ``-1`` in ``shape`` is any batch size.
+
+    ``real = (stored - zero_point) * scale``; scale 1 and zero_point 0 where values are stored as
+    they are.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "int8", "float32"]
+    layout: Literal["NHWC", "NCHW", "NC"]
+    low: float
+    high: float
+    scale: float = 1.0
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class GoldenSample:
+    """One picture with everything that must come out of it on any device.
+
+    ``tensor_probe`` holds every ``tensor_stride``-th row and column of the expected input tensor,
+    base64 of ``uint8`` in C order; ``tensor_sha256`` is the hash of the whole tensor's bytes.
+    """
+
+    image_png: str = setting(help="the picture, base64 of a PNG file")
+    label: str = setting(help="the expected label")
+    scores: tuple[float, ...] = setting(help="the expected probabilities, one per label")
+    score_tolerance: float = setting(help="allowed absolute difference of a probability", low=0)
+    tensor_sha256: str = setting(help="SHA-256 of the expected input tensor")
+    tensor_probe: str = setting(help="base64 of a grid of the expected input tensor")
+    tensor_stride: int = setting(help="rows and columns between probed pixels", low=1)
+    tensor_tolerance: int = setting(2, help="allowed difference of a pixel value", low=0, high=255)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the accuracy-regression gate measured: this file against the float model, in pairs.
+
+    ``drop_points`` is the reference's top-1 minus this file's, in percentage points (negative:
+    better), with its 95 % confidence interval for paired answers. ``truth`` says what an answer was
+    compared with: the images' labels, or (where there are none) the reference's own answers.
+    """
+
+    verdict: VerdictWord
+    images: int
+    reference_top1_percent: float
+    top1_percent: float
+    drop_points: float
+    drop_low_points: float
+    drop_high_points: float
+    max_drop_points: float
+    changed_answers: int
+    mean_score_difference: float
+    max_score_difference: float
+    truth: Literal["labels", "reference"] = "labels"
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the file comes from: enough to make it again."""
+
+    created_utc: str
+    backbone: str
+    source: str = setting(help="name of the Run, or of the pretrained model")
+    recipe_toml: str = setting(help="the whole resolved recipe")
+    weights_sha256: str = setting(help="SHA-256 of the float model's weights file")
+    data_sha256: str = setting(help="SHA-256 over the content hashes of all images used")
+    calibration_sha256: str = ""
+    calibration_images: int = 0
+    commit: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a device must know to use the model in the same file."""
+
+    name: str
+    model_format: Literal["tflite", "onnx"]
+    scheme: Literal["float32", "int8"]
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    input: TensorSpec
+    output: TensorSpec
+    provenance: Provenance
+    payload_sha256: str = setting(help="SHA-256 of the file without this manifest (see bundle.py)")
+    minimum_runtime: dict[str, str] = dataclasses.field(default_factory=dict)
+    golden: Optional[GoldenSample] = None
+    verdict: Optional[Verdict] = None
+    abstain_below: float = setting(
+        0.0, help="answers with a lower top score abstain", low=0, high=1
+    )
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The manifest as canonical JSON: equal manifests give equal bytes."""
+        return json.dumps(
+            as_mapping(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read and check a manifest. Raises NotABundle with what is wrong in it."""
+        try:
+            mapping = json.loads(text)
+        except ValueError as error:
+            raise NotABundle(
+                f"the manifest is not JSON ({error}); export the model again"
+            ) from error
+        version = mapping.get("format_version") if isinstance(mapping, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise NotABundle(
+                f"the manifest has format version {version}, this runtime reads up to "
+                f"{FORMAT_VERSION}; upgrade smidgen-runtime"
+            )
+        try:
+            manifest = build(cls, mapping, where="manifest")
+        except SchemaError as error:
+            raise NotABundle(f"the manifest is not valid: {error}") from error
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        count = len(self.labels)
+        if count < 2 or self.output.shape[-1] != count:
+            raise NotABundle(
+                f"the manifest names {count} labels for an output of shape {self.output.shape}"
+            )
+        if self.golden is not None and len(self.golden.scores) != count:
+            raise NotABundle("the golden sample has another number of scores than there are labels")
