@@ -1,0 +1,55 @@
+"""What can go wrong in export, as one tree.
+
+    SmidgenError
+    └── ExportError               every error that this room raises on purpose
+        ├── SourceError           the float model or its images are not there or not usable
+        │   └── BackendError      Keras runs on another backend than TensorFlow in this process
+        ├── FoldError             a BatchNorm that cannot be folded into the layer before it
+        ├── ConversionError       a converter failed, or its file is not what was asked for
+        ├── CalibrationError      too few images, or one of them is held out for the gate
+        ├── MetadataError         the manifest or labels cannot be put into the model file
+        ├── GateError             the gate cannot be run on these answers (a failure, never a pass)
+        └── CandidateFailed       the process that runs one model file died, hung or refused it
+
+Every message is one line: what was wrong, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from smidgen.runtime.errors import SmidgenError
+
+
+class ExportError(SmidgenError):
+    """Root of the errors of ``smidgen.export``."""
+
+
+class SourceError(ExportError):
+    """The float model, or the images that go with it, are missing or not usable."""
+
+
+class BackendError(SourceError):
+    """Keras runs on another backend than TensorFlow in this process."""
+
+
+class FoldError(ExportError):
+    """A BatchNorm cannot be folded into the layer before it."""
+
+
+class ConversionError(ExportError):
+    """A converter failed, or made a file that is not what was asked for."""
+
+
+class CalibrationError(ExportError):
+    """The calibration images are too few, or overlap with the held-out ones."""
+
+
+class MetadataError(ExportError):
+    """The manifest or the labels cannot be put into the model file."""
+
+
+class GateError(ExportError):
+    """The gate cannot be run; a gate that did not run is a failure."""
+
+
+class CandidateFailed(ExportError):
+    """The child process that runs one model file died, hung, or refused the file."""
