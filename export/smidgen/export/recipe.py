@@ -1,4 +1,4 @@
-"""Everything that decides what export makes of a float model: the ``[export]`` table of a recipe."""
+"""Everything that decides what export makes of a float model: the ``[export]`` recipe table."""
 
 from __future__ import annotations
 
