@@ -1,0 +1,213 @@
+"""The Run folder: everything that one training left behind, and all that later rooms know of it.
+
+recipe.toml          the resolved recipe
+dataset.json         labels, and the images of each split with their content hashes
+skipped.csv          images that were not used, with the reason
+metrics.jsonl        one line per epoch
+curves.png           the same as a picture
+model.keras          the best network: normalised float32 pixels in, logits out
+test_metrics.json    that network on the test split; written last: a Run that has it is finished
+provenance.json      versions, commit, seeds, hashes, normalisation, times
+checkpoints/         state after the last whole epoch; removed when finished
+cache/               decoded images; removed when finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smidgen.runtime.errors import SchemaError
+from smidgen.runtime.files import write_text
+from smidgen.runtime.manifest import Preprocessing
+from smidgen.train.data import SPLITS, Dataset, Example, Skipped, skipped_csv
+from smidgen.train.errors import NotARun, RunMismatch
+from smidgen.train.models.backbones import BACKBONES, Normalization
+from smidgen.train.recipe import TrainRecipe, differences
+
+
+@dataclass(frozen=True)
+class TestMetrics:
+    """The best network on the test split. Percentages are 0..100; the interval is Wilson's, 95 %.
+
+    ``confusion[i][j]`` counts images of class ``i`` that were answered ``j``.
+    """
+
+    images: int
+    top1_percent: float
+    top1_low_percent: float
+    top1_high_percent: float
+    loss: float
+    confusion: tuple[tuple[int, ...], ...]
+
+
+class Run:
+    """A Run folder. Making one touches no file; see ``open`` and ``start``."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser().resolve()
+        self.recipe_path = self.folder / "recipe.toml"
+        self.dataset_path = self.folder / "dataset.json"
+        self.skipped_path = self.folder / "skipped.csv"
+        self.metrics_path = self.folder / "metrics.jsonl"
+        self.curves_path = self.folder / "curves.png"
+        self.model_path = self.folder / "model.keras"
+        self.test_metrics_path = self.folder / "test_metrics.json"
+        self.provenance_path = self.folder / "provenance.json"
+        self.checkpoints_path = self.folder / "checkpoints"
+        self.cache_path = self.folder / "cache"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Run:
+        """A finished Run. Raises NotARun where there is none, or an unfinished one."""
+        run = cls(folder)
+        if not run.recipe_path.is_file():
+            raise NotARun(
+                f"{run.folder} is not a Run folder (no recipe.toml); make one with smidgen train"
+            )
+        if not run.is_finished:
+            raise NotARun(
+                f"the Run in {run.folder} is not finished; train again into the same folder: it "
+                "goes on after the last whole epoch"
+            )
+        return run
+
+    @classmethod
+    def start(cls, folder: str | os.PathLike[str], recipe: TrainRecipe) -> Run:
+        """A new Run, or the one in ``folder`` if it has the same recipe.
+
+        Raises:
+            RunMismatch: the folder belongs to another recipe; names each key that differs.
+        """
+        run = cls(folder)
+        if not run.recipe_path.is_file():
+            write_text(run.recipe_path, recipe.to_toml())
+            return run
+        changed = differences(run.recipe, recipe)
+        if changed:
+            raise RunMismatch(
+                f"{run.folder} holds a Run of another recipe ({'; '.join(changed)}); choose another "
+                "folder, or delete this one"
+            )
+        return run
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training ended well and the best network was tested."""
+        return self.test_metrics_path.is_file() and self.model_path.is_file()
+
+    @property
+    def recipe(self) -> TrainRecipe:
+        """The resolved recipe. Raises NotARun."""
+        try:
+            return TrainRecipe.from_toml(self._read(self.recipe_path))
+        except SchemaError as error:
+            raise NotARun(f"{self.recipe_path}: {error}") from error
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return self.dataset().labels
+
+    @property
+    def normalization(self) -> Normalization:
+        """What is done to pixels (0..255) before they enter the network."""
+        return BACKBONES[self.recipe.model.backbone].normalization
+
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes the network's pixels."""
+        return self.recipe.data.preprocessing()
+
+    @property
+    def test_metrics(self) -> TestMetrics:
+        """The best network on the test split. Raises NotARun before the Run is finished."""
+        mapping = self._read_json(self.test_metrics_path)
+        confusion = tuple(tuple(row) for row in mapping.pop("confusion"))
+        return TestMetrics(confusion=confusion, **mapping)
+
+    @property
+    def metrics(self) -> tuple[dict[str, Any], ...]:
+        """One mapping per epoch (the keys are the fields of ``metrics.EpochMetrics``)."""
+        return tuple(json.loads(line) for line in self._read(self.metrics_path).splitlines())
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, commit, seeds, hashes, normalisation and times."""
+        return self._read_json(self.provenance_path)
+
+    def dataset(self) -> Dataset:
+        """The images as they were divided, without those that could not be decoded."""
+        mapping = self._read_json(self.dataset_path)
+        folder = Path(mapping["folder"])
+        splits = {
+            name: tuple(
+                Example(str(folder / path), label, sha256)
+                for path, label, sha256 in mapping["splits"][name]
+            )
+            for name in SPLITS
+        }
+        return Dataset(
+            folder=mapping["folder"],
+            labels=tuple(mapping["labels"]),
+            skipped=tuple(Skipped(*pair) for pair in mapping["skipped"]),
+            ignored_files=mapping["ignored_files"],
+            **splits,
+        )
+
+    def keep_dataset(self, dataset: Dataset) -> None:
+        """Write ``dataset``, or check that it is the one that this Run started with.
+
+        Raises:
+            RunMismatch: images were added, removed or changed since.
+        """
+        if self.dataset_path.is_file():
+            if self.dataset().sha256 != dataset.sha256:
+                raise RunMismatch(
+                    f"the images in {dataset.folder} changed since the Run in {self.folder} was "
+                    "started; choose another folder for the new Run, or delete this one"
+                )
+            return
+        folder = Path(dataset.folder)
+        splits = {
+            name: [
+                [Path(example.path).relative_to(folder).as_posix(), example.label, example.sha256]
+                for example in dataset.split(name)
+            ]
+            for name in SPLITS
+        }
+        write_text(self.skipped_path, skipped_csv(dataset.skipped))
+        mapping = {
+            "folder": dataset.folder,
+            "labels": dataset.labels,
+            "sha256": dataset.sha256,
+            "ignored_files": dataset.ignored_files,
+            "skipped": [[item.path, item.reason] for item in dataset.skipped],
+            "splits": splits,
+        }
+        write_text(self.dataset_path, json.dumps(mapping, ensure_ascii=False) + "\n")
+
+    def _read(self, path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise NotARun(
+                f"{self.folder} has no {path.name}; is it a finished Run folder?"
+            ) from error
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        try:
+            mapping: dict[str, Any] = json.loads(self._read(path))
+        except ValueError as error:
+            raise NotARun(f"{path} is damaged ({error}); train again into a new folder") from error
+        return mapping
