@@ -13,6 +13,7 @@
         ├── EngineError           the inference engine
         │   ├── EngineMissing     none installed that runs this Bundle
         │   └── EngineFailed      installed, but refused or failed on this Bundle
+        ├── ArgumentInvalid       a value passed to a function is not allowed (also a ValueError)
         ├── SelfTestFailed        the golden sample does not come out as it should
         └── OutputError           a result file cannot be written (disk full, no permission)
 
@@ -73,6 +74,10 @@ class EngineMissing(EngineError):
 
 class EngineFailed(EngineError):
     """The engine refused the Bundle or failed while running it."""
+
+
+class ArgumentInvalid(RuntimeRoomError, ValueError):
+    """A value passed to a function is not allowed."""
 
 
 class SelfTestFailed(RuntimeRoomError):

@@ -1,0 +1,158 @@
+"""Inference engines: who can run a Bundle on this machine.
+
+``ENGINES`` names every choice. An engine is any object that satisfies ``Engine``; ``Classifier``
+takes a name from the table or such an object (``fake.FakeEngine`` is one). Engine libraries are
+imported when an engine is loaded, never before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import platform
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, Union
+
+from smidgen.runtime.engine_checks import ModelFormat
+from smidgen.runtime.errors import EngineError, EngineFailed, EngineMissing
+from smidgen.runtime.manifest import Manifest
+from smidgen.runtime.onnxruntime_engine import OnnxRuntimeEngine
+from smidgen.runtime.tflite_engine import TfliteEngine
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]
+    Scores = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """A model loaded into an engine. For one thread at a time."""
+
+    def run(self, pixels: Pixels) -> Scores:
+        """``(N, H, W, 3) uint8, RGB, 0..255`` to ``(N, classes) float32`` probabilities.
+
+        Raises EngineFailed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. Closing twice is fine."""
+        ...
+
+
+class Engine(Protocol):
+    """A library that runs models of one format."""
+
+    @property
+    def name(self) -> str:
+        """The name in ``ENGINES`` and on the command line."""
+        ...
+
+    @property
+    def model_format(self) -> ModelFormat:
+        """The Bundles that it runs."""
+        ...
+
+    def available(self) -> bool:
+        """Whether the library is installed; it is not imported for that."""
+        ...
+
+    def load(self) -> None:
+        """Import the library. Raises EngineMissing when that fails."""
+        ...
+
+    def version(self) -> str:
+        """The installed version, ``"unknown"`` where the library does not tell."""
+        ...
+
+    def open(self, data: bytes, manifest: Manifest, threads: int) -> Session:
+        """Load the model file ``data``. Raises EngineMissing or EngineFailed."""
+        ...
+
+
+ENGINES: dict[str, Engine] = {
+    "litert": TfliteEngine("litert", "ai_edge_litert.interpreter", "ai-edge-litert", "litert"),
+    "tflite": TfliteEngine("tflite", "tflite_runtime.interpreter", "tflite-runtime", "tflite"),
+    "tensorflow": TfliteEngine("tensorflow", "tensorflow", "tensorflow", "tflite"),
+    "onnxruntime": OnnxRuntimeEngine(),
+}
+"""Every engine by name; ``backend="auto"`` tries those of the Bundle's format in this order."""
+
+
+def select_engine(backend: Union[str, Engine], manifest: Manifest) -> Engine:
+    """The engine for a Bundle, its library imported.
+
+    Args:
+        backend: a name of ``ENGINES``, ``"auto"`` (the first one that is installed and imports),
+            or an engine object.
+        manifest: of the Bundle.
+
+    Raises:
+        EngineMissing: none is installed, or its library does not import.
+        EngineFailed: an unknown name, or an engine for another format.
+    """
+    if not isinstance(backend, str):
+        candidates: Sequence[Engine] = [backend]
+    elif backend == "auto":
+        candidates = [one for one in ENGINES.values() if one.model_format == manifest.model_format]
+    elif backend in ENGINES:
+        candidates = [ENGINES[backend]]
+    else:
+        raise EngineFailed(_unknown_backend(backend))
+    refusals: list[EngineError] = []
+    for engine in candidates:
+        if engine.model_format != manifest.model_format:
+            raise EngineFailed(
+                f"backend {engine.name!r} runs .{engine.model_format} files, this Bundle is "
+                f".{manifest.model_format}; use backend 'auto'"
+            )
+        if not engine.available():
+            continue
+        try:
+            engine.load()
+            return engine
+        except EngineError as error:
+            refusals.append(error)
+    if refusals:
+        raise type(refusals[0])("; ".join(str(error) for error in refusals))
+    wanted = "no engine" if backend == "auto" else f"the engine {candidates[0].name!r}"
+    absent = "is installed" if backend == "auto" else "is not installed"
+    raise EngineMissing(
+        f"{wanted} for .{manifest.model_format} Bundles {absent}: "
+        + install_advice(
+            manifest.model_format, sys.version_info[:2], sys.platform, platform.machine()
+        )
+    )
+
+
+def install_advice(
+    model_format: ModelFormat, python: tuple[int, int], system: str, machine: str
+) -> str:
+    """What to install for a Bundle, knowing for which machines wheels exist (November 2026).
+
+    Args:
+        model_format: of the Bundle.
+        python: such as ``(3, 11)``.
+        system: as ``sys.platform``.
+        machine: as ``platform.machine()``.
+    """
+    here = f"Python {python[0]}.{python[1]} on {system} {machine}"
+    is_32_bit = machine.lower() in ("armv7l", "armv6l", "armv8l", "i686", "i386", "x86")
+    if model_format == "onnx":
+        if is_32_bit:
+            return f"no onnxruntime wheel exists for {here}; use the .tflite Bundle instead"
+        return f"run `pip install smidgen-runtime[onnx]` ({here})"
+    if not is_32_bit:
+        return f"run `pip install smidgen-runtime[litert]` ({here})"
+    if system == "linux" and (3, 9) <= python <= (3, 11) and machine == "armv7l":
+        return f'run `pip install "smidgen-runtime[tflite]" "numpy<2"` ({here})'
+    return f"no TensorFlow Lite wheel exists for {here}; use a 64-bit system, or Python 3.9-3.11"
+
+
+def _unknown_backend(name: str) -> str:
+    known = ["auto", *ENGINES]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown backend {name!r}: {hint}known backends: {', '.join(known)}"

@@ -1,0 +1,115 @@
+"""ONNX models, through ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smidgen.runtime.engine_checks import (
+    ModelFormat,
+    check_minimum,
+    check_tensor,
+    check_threads,
+    dequantize,
+    failed,
+    import_library,
+    installed_version,
+    is_installed,
+)
+from smidgen.runtime.errors import EngineFailed
+from smidgen.runtime.manifest import Manifest
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from smidgen.runtime.engines import Session
+
+    Pixels = npt.NDArray[np.uint8]
+    Scores = npt.NDArray[np.float32]
+
+_ONNX_TYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(float)": "float32",
+}
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeEngine:
+    """ONNX Runtime on its CPU provider."""
+
+    name: str = "onnxruntime"
+    model_format: ModelFormat = "onnx"
+
+    def available(self) -> bool:
+        """See Engine."""
+        return is_installed("onnxruntime")
+
+    def load(self) -> None:
+        """See Engine."""
+        import_library(self.name, "onnxruntime")
+
+    def version(self) -> str:
+        """See Engine."""
+        return installed_version("onnxruntime", "onnxruntime")
+
+    def open(self, data: bytes, manifest: Manifest, threads: int) -> Session:
+        """See Engine."""
+        check_threads(threads)
+        check_minimum(self.name, self.version(), "onnxruntime", manifest)
+        onnxruntime = import_library(self.name, "onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            inner = onnxruntime.InferenceSession(
+                data, sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its own classes, which derive from Exception alone
+            raise failed(self.name, "refused the model", error) from error
+        return OnnxSession(self.name, inner, manifest)
+
+
+class OnnxSession:
+    """One ``InferenceSession``: whole batches where the model's batch size is free."""
+
+    def __init__(self, engine: str, inner: Any, manifest: Manifest) -> None:
+        """Raises EngineFailed when the model's tensors are not those of the manifest."""
+        inputs, outputs = inner.get_inputs(), inner.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise EngineFailed(
+                f"{engine}: {len(inputs)} inputs and {len(outputs)} outputs in the model, "
+                "expected 1 and 1; export it again"
+            )
+        self._engine, self._inner = engine, inner
+        self._input, self._output = inputs[0].name, outputs[0].name
+        self._one_by_one = isinstance((inputs[0].shape or [None])[0], int)
+        self._spec = manifest.output
+        for what, tensor, spec in (
+            ("input", inputs[0], manifest.input),
+            ("output", outputs[0], manifest.output),
+        ):
+            shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
+            check_tensor(engine, what, shape, _ONNX_TYPES.get(tensor.type, tensor.type), spec)
+
+    def run(self, pixels: Pixels) -> Scores:
+        """See Session."""
+        inner = self._inner
+        if inner is None:
+            raise EngineFailed(f"{self._engine}: the session is closed; open the Bundle again")
+        step = 1 if self._one_by_one else max(1, len(pixels))
+        try:
+            parts = [
+                inner.run([self._output], {self._input: pixels[start : start + step]})[0]
+                for start in range(0, len(pixels), step)
+            ]
+        except Exception as error:  # its own classes, which derive from Exception alone
+            raise failed(self._engine, "failed while running", error) from error
+        return dequantize(np.concatenate(parts), self._spec.scale, self._spec.zero_point)
+
+    def close(self) -> None:
+        """See Session."""
+        self._inner = None
