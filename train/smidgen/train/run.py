@@ -30,7 +30,27 @@ from smidgen.train.recipe import TrainRecipe, differences
 
 
 @dataclass(frozen=True)
-class TestMetrics:
+class EpochMetrics:
+    """One line of ``metrics.jsonl``. ``top1`` values are shares in 0..1.
+
+    ``loss`` and ``top1`` are means over the epoch's augmented training images (with smoothed
+    labels), ``val_loss`` and ``val_top1`` are of the validation split as it is. ``epoch`` counts
+    from 1 within the stage. ``seconds`` is the whole epoch, ``images_per_second`` its training.
+    """
+
+    stage: str
+    epoch: int
+    loss: float
+    top1: float
+    val_loss: float
+    val_top1: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
     """The best network on the test split. Percentages are 0..100; the interval is Wilson's, 95 %.
 
     ``confusion[i][j]`` counts images of class ``i`` that were answered ``j``.
@@ -45,7 +65,7 @@ class TestMetrics:
 
 
 class Run:
-    """A Run folder. Making one touches no file; see ``open`` and ``start``."""
+    """A Run folder. Making one touches no file; see ``open``."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).expanduser().resolve()
@@ -78,24 +98,26 @@ class Run:
             )
         return run
 
-    @classmethod
-    def start(cls, folder: str | os.PathLike[str], recipe: TrainRecipe) -> Run:
-        """A new Run, or the one in ``folder`` if it has the same recipe.
+    def check_recipe(self, recipe: TrainRecipe) -> None:
+        """Do nothing if the folder is free or has this recipe.
 
         Raises:
-            RunMismatch: the folder belongs to another recipe; names each key that differs.
+            RunMismatch: it belongs to another recipe; names each key that differs.
         """
-        run = cls(folder)
-        if not run.recipe_path.is_file():
-            write_text(run.recipe_path, recipe.to_toml())
-            return run
-        changed = differences(run.recipe, recipe)
+        if not self.recipe_path.is_file():
+            return
+        changed = differences(self.recipe, recipe)
         if changed:
             raise RunMismatch(
-                f"{run.folder} holds a Run of another recipe ({'; '.join(changed)}); choose another "
-                "folder, or delete this one"
+                f"{self.folder} holds a Run of another recipe ({'; '.join(changed)}); choose "
+                "another folder, or delete this one"
             )
-        return run
+
+    def keep_recipe(self, recipe: TrainRecipe) -> None:
+        """Write ``recipe``, or check that it is the folder's. Raises RunMismatch."""
+        self.check_recipe(recipe)
+        if not self.recipe_path.is_file():
+            write_text(self.recipe_path, recipe.to_toml())
 
     @property
     def name(self) -> str:
@@ -130,16 +152,17 @@ class Run:
         return self.recipe.data.preprocessing()
 
     @property
-    def test_metrics(self) -> TestMetrics:
+    def test_metrics(self) -> Evaluation:
         """The best network on the test split. Raises NotARun before the Run is finished."""
         mapping = self._read_json(self.test_metrics_path)
         confusion = tuple(tuple(row) for row in mapping.pop("confusion"))
-        return TestMetrics(confusion=confusion, **mapping)
+        return Evaluation(confusion=confusion, **mapping)
 
     @property
-    def metrics(self) -> tuple[dict[str, Any], ...]:
-        """One mapping per epoch (the keys are the fields of ``metrics.EpochMetrics``)."""
-        return tuple(json.loads(line) for line in self._read(self.metrics_path).splitlines())
+    def metrics(self) -> tuple[EpochMetrics, ...]:
+        """The epochs in order."""
+        lines = self._read(self.metrics_path).splitlines()
+        return tuple(EpochMetrics(**json.loads(line)) for line in lines)
 
     @property
     def provenance(self) -> dict[str, Any]:

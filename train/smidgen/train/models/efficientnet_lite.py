@@ -93,7 +93,7 @@ def build_network(backbone: Backbone, classes: int, image_size: int, dropout: fl
     x = _relu6(_conv_bn(x, _HEAD_CHANNELS, 1, 1, "head"), "head")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     x = keras.layers.Dropout(dropout, name="dropout")(x)
-    x = keras.layers.Dense(classes, kernel_initializer=_dense_init(), name="logits")(x)
+    x = keras.layers.Dense(classes, kernel_initializer="zeros", name="logits")(x)
     return keras.Model(image, x, name="smidgen")
 
 
@@ -140,7 +140,3 @@ def _relu6(x: Any, name: str) -> Any:
 
 def _conv_init() -> Any:
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-
-
-def _dense_init() -> Any:
-    return keras.initializers.VarianceScaling(1.0 / 3.0, "fan_out", "uniform")

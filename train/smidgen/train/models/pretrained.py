@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from smidgen.runtime.manifest import Preprocessing
 from smidgen.train.models.backbones import BACKBONES, BackboneName, Normalization
 from smidgen.train.models.imagenet import imagenet_labels
-from smidgen.train.models.weights import build, weights_sha256
+from smidgen.train.models.weights import build
 
 
-@dataclass(frozen=True)
-class Pretrained:
+class Pretrained(NamedTuple):
     """A network that knows the 1,000 ImageNet classes, with what it needs to be used.
 
     ``network`` is a ``keras.Model`` from ``(N, H, W, 3) float32`` normalised pixels to
@@ -23,7 +21,6 @@ class Pretrained:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     normalization: Normalization
-    weights_sha256: str
 
 
 def pretrained(backbone: BackboneName, image_size: int | None = None) -> Pretrained:
@@ -33,12 +30,11 @@ def pretrained(backbone: BackboneName, image_size: int | None = None) -> Pretrai
         WeightsMissing: no package with its weights is installed; the message names it.
     """
     facts = BACKBONES[backbone]
-    size = image_size or facts.image_size
+    size = facts.image_size if image_size is None else image_size
     labels = imagenet_labels()
     return Pretrained(
         network=build(backbone, len(labels), size, "imagenet", dropout=0.0),
         labels=labels,
         preprocessing=Preprocessing(width=size, height=size, crop_fraction=size / (size + 32)),
         normalization=facts.normalization,
-        weights_sha256=weights_sha256(backbone, "imagenet"),
     )

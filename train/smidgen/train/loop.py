@@ -1,0 +1,90 @@
+"""``train``: from a recipe to a finished Run. Light to import: Keras comes last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from smidgen.train.backend import select_backend
+from smidgen.train.data import SPLITS, Dataset, divide
+from smidgen.train.errors import DataError
+from smidgen.train.models.weights_file import weights_path
+from smidgen.train.progress import Progress, SilentProgress
+from smidgen.train.recipe import TrainRecipe
+from smidgen.train.run import Run
+from smidgen.train.scan import take_inventory
+
+
+def train(
+    recipe: TrainRecipe, folder: str | os.PathLike[str], *, progress: Progress | None = None
+) -> Run:
+    """Train ``recipe`` into ``folder`` and return the finished Run.
+
+    An interrupted Run in ``folder`` goes on after its last whole epoch; a finished one is returned
+    as it is. What can be wrong with recipe, images, weights and disk is found out before Keras is
+    imported and before anything is decoded.
+
+    Args:
+        recipe: what to train; relative paths in it are taken from the current directory.
+        folder: the Run folder; made where it does not exist.
+        progress: is told what happens; nothing is shown by default.
+
+    Raises:
+        TrainError: see the tree in ``errors.py``.
+        SmidgenError: also SchemaError and OutputError of the runtime.
+        KeyboardInterrupt: passed on; the folder stays fit to be resumed.
+    """
+    progress = progress or SilentProgress()
+    recipe = _with_absolute_paths(recipe)
+    run = Run(folder)
+    run.check_recipe(recipe)
+    if not run.is_finished:
+        _train(recipe, run, progress)
+    for leftover in (run.checkpoints_path, run.cache_path):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return run
+
+
+def _train(recipe: TrainRecipe, run: Run, progress: Progress) -> None:
+    data = recipe.data
+    if run.folder.is_relative_to(data.folder):
+        raise DataError(
+            f"the Run folder {run.folder} lies inside the images' folder {data.folder}, where it "
+            "would be taken for a class; choose another place"
+        )
+    weights_path(recipe.model.backbone, recipe.model.weights)
+    inventory = take_inventory(data.folder, data)
+    divide(inventory, data.split, data.seed)
+    run.keep_recipe(recipe)
+
+    from smidgen.train.pixels import decode_all
+
+    examples = [item.example for item in inventory.found]
+    pixels = decode_all(examples, data.preprocessing(), run.cache_path, progress)
+    dataset = divide(inventory.without(pixels.unreadable), data.split, data.seed)
+    run.keep_dataset(dataset)
+    _tell(dataset, run, progress)
+
+    select_backend(recipe.schedule.backend)
+    from smidgen.train.fitting import fit
+
+    fit(run, dataset, pixels, progress)
+
+
+def _with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
+    data = replace(recipe.data, folder=str(Path(recipe.data.folder).expanduser().resolve()))
+    model = recipe.model
+    if model.weights not in ("imagenet", "none"):
+        model = replace(model, weights=str(Path(model.weights).expanduser().resolve()))
+    return replace(recipe, data=data, model=model)
+
+
+def _tell(dataset: Dataset, run: Run, progress: Progress) -> None:
+    counts = ", ".join(f"{len(dataset.split(name))} {name}" for name in SPLITS)
+    progress.note(f"{len(dataset.labels)} classes; images: {counts}")
+    if dataset.skipped:
+        progress.note(f"skipped {len(dataset.skipped)} images, listed in {run.skipped_path}")
+    if dataset.ignored_files:
+        progress.note(f"ignored {dataset.ignored_files} entries that are not images of a class")
