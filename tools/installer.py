@@ -25,6 +25,10 @@ _CAUSES = (
         "the disk is full: free some space and run again",
     ),
     (
+        ("ensurepip is not available", "no module named venv", "no module named ensurepip"),
+        "this Python came without venv: install it (Debian and Ubuntu: python3.11-venv), run again",
+    ),
+    (
         ("hash mismatch", "do not match the hashes"),
         "a downloaded package differs from the one that was locked: run again, and if that "
         "repeats, look at the registry or proxy in between",
