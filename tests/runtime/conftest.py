@@ -139,7 +139,7 @@ def photo_png() -> bytes:
 
 
 @pytest.fixture
-def make_bundle(
+def make_bundle(  # noqa: PLR0913, PLR0917  (fixtures)
     tmp_path: Path,
     make_manifest: Callable[..., Manifest],
     pack_tflite: Callable[..., bytes],

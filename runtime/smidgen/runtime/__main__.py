@@ -2,7 +2,10 @@
 
 import sys
 
-from smidgen.runtime.command import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from smidgen.runtime.command import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:  # Ctrl-C while still importing
+        sys.exit(130)

@@ -157,7 +157,7 @@ def _checked_manifest(data: bytes) -> Manifest:
         manifest = _parse_manifest(_onnx_property(data, ONNX_MANIFEST_KEY))
     if manifest.model_format != kind:
         raise NotABundle(
-            f"the manifest speaks of a {manifest.model_format} model, the file is {kind}; "
+            f"the manifest is for a .{manifest.model_format} file, this one is .{kind}; "
             "export the model again"
         )
     found = payload_sha256(data)

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from smidgen.runtime import __version__
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classification, Classifier
 from smidgen.runtime.engines import ENGINES
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog=PROGRAM, description="Classify pictures with a smidgen Bundle (.tflite or .onnx)."
     )
+    top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     classify = commands.add_parser("classify", help="label pictures")
