@@ -102,28 +102,28 @@ class Stamp:
         temporary.replace(folder / STAMP)
 
 
-def wanted_stamp(environment: Environment, folder: Path, wheels: tuple[Path, ...]) -> Stamp:
-    """The stamp of ``environment`` if it were made now, by this Python, in ``folder``."""
-    packages = hashlib.sha256(f"{sys.version}\n{sys.base_prefix}\n{folder}\n".encode())
-    for name in environment.locks:
-        packages.update((REPO / "locks" / f"{name}.txt").read_bytes())
-    ours = hashlib.sha256(packages.digest())
-    for path in [*(REPO / project / "pyproject.toml" for project in environment.projects), *wheels]:
-        ours.update(path.read_bytes())
-    return Stamp(packages.hexdigest(), ours.hexdigest())
-
-
 def ensure(
-    environment: Environment, installer: Installer, steps: Steps, wheels: tuple[Path, ...] = ()
+    environment: Environment,
+    installer: Installer,
+    steps: Steps,
+    *,
+    wheels: tuple[Path, ...] = (),
+    repo: Path = REPO,
 ) -> Path:
-    """Make ``environment`` unless it is there as wanted; return its Python's path.
+    """Make ``environment`` in ``repo`` unless it is there as wanted; return its Python's path.
 
     Raises:
         SetupError: it could not be made; the text says why and what to do.
     """
-    folder = REPO / environment.folder
+    folder = repo / environment.folder
     python = folder / "bin" / "python"
-    wanted = wanted_stamp(environment, folder, wheels)
+    locks = [repo / "locks" / f"{name}.txt" for name in environment.locks]
+    projects = [repo / project for project in environment.projects]
+    wanted = _wanted_stamp(
+        f"{sys.version}\n{sys.base_prefix}\n{folder}\n{installer.name}\n",
+        locks,
+        [*(project / "pyproject.toml" for project in projects), *wheels],
+    )
     found = Stamp.read(folder)
     if found == wanted and python.exists():
         return python
@@ -132,14 +132,23 @@ def ensure(
         _check_disk(environment, folder)
         _clear(folder)
         installer.make(folder, steps)
-        locks = [REPO / "locks" / f"{name}.txt" for name in environment.locks]
         installer.install_locked(python, locks, steps)
         Stamp(wanted.packages, "").write(folder)
-    if environment.projects or wheels:
-        projects = [REPO / project for project in environment.projects]
+    if projects or wheels:
         installer.install_ours(python, projects, list(wheels), steps)
     wanted.write(folder)
     return python
+
+
+def _wanted_stamp(maker: str, locks: list[Path], ours: list[Path]) -> Stamp:
+    """The stamp of an environment made now, by ``maker``, of these files."""
+    packages = hashlib.sha256(maker.encode())
+    for path in locks:
+        packages.update(path.read_bytes())
+    own = hashlib.sha256(packages.digest())
+    for path in ours:
+        own.update(path.read_bytes())
+    return Stamp(packages.hexdigest(), own.hexdigest())
 
 
 def _check_disk(environment: Environment, folder: Path) -> None:
@@ -214,7 +223,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _one_at_a_time(steps):
-            print(ensure(environment, Installer.choose(given.installer), steps, wheels))
+            installer = Installer.choose(given.installer)
+            print(ensure(environment, installer, steps, wheels=wheels))
     except SetupError as error:
         print(f"smidgen: {error}", file=sys.stderr)
         return 1

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 _TICK_SECONDS = 0.5
@@ -86,9 +85,9 @@ class Steps:
         start = time.monotonic()
         print(f"  {what} ...", end="", file=sys.stderr, flush=True)
         with open(self.log, "ab") as log:
-            begin = log.tell()
             log.write(("$ " + " ".join(map(str, command)) + "\n").encode())
             log.flush()
+            begin = log.tell()
             status = self._wait(
                 what,
                 start,
@@ -143,12 +142,11 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in aims}
 
 
-@dataclass(frozen=True)
 class Installer:
-    """One of the two programs that fill an environment."""
+    """One of the two programs that fill an environment, by its ``name``: ``uv`` or ``pip``."""
 
-    name: str
-    """``uv`` or ``pip``."""
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     @classmethod
     def choose(cls, wish: str) -> Installer:

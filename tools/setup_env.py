@@ -11,15 +11,22 @@ import sys
 NEEDED = (3, 11)
 
 
+def complaint(version, executable):  # type: (tuple[int, int], str) -> str
+    """What is wrong with this Python, in one line; empty when nothing is."""
+    if version == NEEDED:
+        return ""
+    return (
+        f"smidgen: Python 3.11 is needed, and {executable} is {version[0]}.{version[1]}: install "
+        "it (Debian and Ubuntu: python3.11 and python3.11-venv; macOS: python@3.11), or name it: "
+        "make PYTHON=/path/to/python3.11 ..."
+    )
+
+
 def main():  # type: () -> int
     """Return the exit status: 0 made, 1 not made, 2 wrong use, 130 interrupted."""
-    if sys.version_info[:2] != NEEDED:
-        found = f"{sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}"
-        sys.stderr.write(
-            f"smidgen: Python 3.11 is needed, and {found}: install it (Debian and Ubuntu: "
-            "python3.11 and python3.11-venv; macOS: python@3.11), or name it: "
-            "make PYTHON=/path/to/python3.11 setup\n"
-        )
+    wrong = complaint(sys.version_info[:2], sys.executable)
+    if wrong:
+        sys.stderr.write(wrong + "\n")
         return 1
     import environments
 
