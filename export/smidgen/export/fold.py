@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from smidgen.export.errors import FoldError
+from smidgen.export.tensorflow_backend import keras
 
 _IDLE_AT_INFERENCE = (
     keras.layers.Dropout,
@@ -31,7 +31,7 @@ _IDLE_AT_INFERENCE = (
 
 @dataclass(frozen=True)
 class Folded:
-    """A model with the same outputs, its BatchNorms folded; ``kept``: those that were not, and why."""
+    """A model with equal outputs and its BatchNorms folded; ``kept``: those left, and why."""
 
     model: Any
     folded: int

@@ -1,0 +1,119 @@
+"""From one float model to model files: what is shared between them is made once, when needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from smidgen.export import to_onnx, to_tflite
+from smidgen.export.calibration import Calibration, choose
+from smidgen.export.deploy_graph import INPUT_NAME, OUTPUT_NAME, pixel_code
+from smidgen.export.errors import FoldError
+from smidgen.export.fold import fold_batch_norms
+from smidgen.export.progress import Progress, stage
+from smidgen.export.recipe import ExportRecipe, Format, Scheme
+from smidgen.export.source import FloatModel
+from smidgen.export.tflite_file import minimum_runtime, read_model
+from smidgen.runtime.manifest import TensorSpec
+
+_FOLD_TOLERANCE = 1e-5
+
+
+@dataclass
+class Converter:
+    """Makes the model files of ``source``; ``seconds`` collects the duration of each step."""
+
+    source: FloatModel
+    recipe: ExportRecipe
+    progress: Progress
+    seconds: dict[str, float]
+
+    @cached_property
+    def model(self) -> Any:
+        """The float model as it came: normalised floats to logits."""
+        with stage(self.progress, "load the float model", self.seconds):
+            return self.source.load()
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The calibration images. Raises CalibrationError."""
+        return choose(
+            self.source.calibration_pool,
+            self.source.held_out,
+            self.recipe.calibration_images,
+            self.source.preprocessing,
+        )
+
+    def convert(self, model_format: Format, scheme: Scheme) -> bytes:
+        """One model file without manifest. Raises ExportError."""
+        total = len(self.calibration) if scheme == "int8" else 0
+        folded, core = self._folded, self._core if model_format == "onnx" else None
+        normalization = self.source.normalization
+        with stage(self.progress, f"convert {scheme} .{model_format}", self.seconds, total):
+            if model_format == "tflite":
+                if scheme == "float32":
+                    return to_tflite.to_tflite_float32(folded, normalization)
+                return to_tflite.to_tflite_int8(
+                    folded, normalization, self.calibration, self.progress.advance
+                )
+            code = pixel_code(normalization)
+            if scheme == "float32":
+                return to_onnx.finish(to_onnx.with_float_entry(core, code))
+            from smidgen.export.quantize_onnx import quantize_core
+
+            return quantize_core(core, code, self.calibration, self.progress.advance)
+
+    @cached_property
+    def _folded(self) -> Any:
+        model = self.model
+        with stage(self.progress, "fold batch normalisation", self.seconds):
+            folded = fold_batch_norms(model)
+            _check_fold(model, folded.model)
+        for line in folded.kept:
+            self.progress.note(f"kept as a layer of its own: BatchNorm {line}")
+        return folded.model
+
+    @cached_property
+    def _core(self) -> Any:
+        folded = self._folded
+        with stage(self.progress, "convert to an ONNX graph", self.seconds):
+            return to_onnx.to_onnx_core(folded, self.source.normalization)
+
+
+def tensor_specs(
+    source: FloatModel, model_format: Format, scheme: Scheme
+) -> tuple[TensorSpec, TensorSpec]:
+    """Input and output of a Bundle, as the manifest says them."""
+    batch = 1 if model_format == "tflite" else -1
+    size = source.preprocessing
+    shape = (batch, size.height, size.width, 3)
+    image = TensorSpec(INPUT_NAME, shape, "uint8", "NHWC", low=0.0, high=255.0)
+    classes = (batch, len(source.labels))
+    if model_format == "tflite" and scheme == "int8":
+        top = 255 / 256
+        return image, TensorSpec(OUTPUT_NAME, classes, "uint8", "NC", 0.0, top, scale=1 / 256)
+    return image, TensorSpec(OUTPUT_NAME, classes, "float32", "NC", 0.0, 1.0)
+
+
+def oldest_runtime(model: bytes, model_format: Format) -> dict[str, str]:
+    """The manifest's ``minimum_runtime`` for a model file."""
+    if model_format == "onnx":
+        return {"onnxruntime": to_onnx.MINIMUM_ONNXRUNTIME}
+    lowest = minimum_runtime(read_model(model))
+    return {"tflite": lowest} if lowest else {}
+
+
+def _check_fold(model: Any, folded: Any) -> None:
+    """Compare logits on noise. Raises FoldError where they differ by more than float rounding."""
+    shape = (2, *model.input.shape[1:])
+    pixels = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    expected, got = (np.asarray(m(pixels, training=False)) for m in (model, folded))
+    worst, size = float(np.abs(expected - got).max()), max(1.0, float(np.abs(expected).max()))
+    if not worst <= _FOLD_TOLERANCE * size:
+        raise FoldError(
+            f"folding BatchNorm changed the outputs by {worst:.2g} (allowed "
+            f"{_FOLD_TOLERANCE * size:.2g}): a variance may be near zero; train longer, or report"
+        )

@@ -1,0 +1,144 @@
+"""Judging a packed Bundle: answers in its own runtime, the gate's verdict, a golden sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smidgen.export.errors import GateError
+from smidgen.export.gate import FLOAT_PARITY, Limits, Pairs, judge_scores
+from smidgen.export.judge import Judge, keep_scores, kept_scores, reference_scores
+from smidgen.export.pictures import Picture
+from smidgen.export.progress import Progress, stage
+from smidgen.export.recipe import ExportRecipe
+from smidgen.export.source import FloatModel
+from smidgen.runtime.manifest import GoldenSample, Manifest, Verdict
+from smidgen.runtime.schema import as_mapping
+from smidgen.runtime.selftest import make_golden
+
+GOLDEN_TOLERANCES = {"float32": 1e-3, "int8": 0.02}
+"""Allowed difference of a probability on another machine. Float kernels sum in another order: 1e-3
+is 100 times what was seen. Integer kernels agree but for the rounding of requantization, one or two
+steps of 1/256 in the softmax's input or output: 0.02 is five steps."""
+
+_GOLDEN_TRIES = 10
+REFERENCE_FILE = "reference.npz"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What judging a Bundle found."""
+
+    verdict: Verdict
+    pairs: Pairs
+    golden: GoldenSample | None
+
+
+@dataclass
+class Verifier:
+    """Judges the Bundles of ``source`` on ``pictures`` against its float model.
+
+    ``load`` gives the Keras model, and is called only where its answers are not kept in ``folder``
+    from an earlier, interrupted export.
+    """
+
+    source: FloatModel
+    recipe: ExportRecipe
+    pictures: Sequence[Picture]
+    folder: Path
+    load: Callable[[], Any]
+    progress: Progress
+    seconds: dict[str, float]
+    judge: Judge = field(default_factory=Judge)
+
+    @cached_property
+    def reference(self) -> NDArray[np.float32]:
+        """The float model's probabilities, ``(N, classes) float32``."""
+        if not self.pictures:
+            raise GateError(
+                "no held-out images, so no file can be verified: add images to the test split"
+            )
+        path, key = self.folder / REFERENCE_FILE, self._reference_key()
+        scores = kept_scores(path, key)
+        if scores is None:
+            model = self.load()
+            with stage(self.progress, "ask the float model", self.seconds, len(self.pictures)):
+                scores = reference_scores(
+                    model,
+                    self.source.normalization,
+                    self.source.preprocessing,
+                    self.pictures,
+                    self.progress.advance,
+                )
+            keep_scores(path, key, scores)
+        return scores
+
+    @cached_property
+    def truth(self) -> NDArray[np.int64] | None:
+        """The pictures' labels, ``(N,) int64``; None where any is unknown."""
+        labels = [picture.label for picture in self.pictures]
+        known = [label for label in labels if label is not None]
+        return np.asarray(known, np.int64) if len(known) == len(labels) else None
+
+    def verify(self, bundle: Path, manifest: Manifest) -> Findings:
+        """Run the Bundle and compare.
+
+        Raises:
+            CandidateFailed: its process crashed, stalled or refused.
+            GateError: the answers cannot be compared.
+        """
+        reference = self.reference
+        name = f"judge {manifest.scheme} .{manifest.model_format}"
+        with stage(self.progress, name, self.seconds, len(self.pictures)):
+            answers = self.judge.answer_pictures(bundle, self.pictures, self.progress.advance)
+        is_float = manifest.scheme == "float32"
+        verdict, pairs = judge_scores(
+            reference,
+            answers.scores,
+            truth=self.truth,
+            limits=Limits(self.recipe.max_drop, FLOAT_PARITY if is_float else None),
+            engine=answers.engine,
+        )
+        return Findings(verdict, pairs, self._golden(bundle, manifest, answers.scores))
+
+    def _golden(
+        self, bundle: Path, manifest: Manifest, scores: NDArray[np.float32]
+    ) -> GoldenSample | None:
+        """A sample on which both models are right and sure, as the Bundle itself answers it.
+
+        The picture inside is reduced, so what it shows may get lost: the next one is tried then.
+        None where ten do not do; such a file has failed its gate anyway, or its model knows little.
+        """
+        right = self.reference.argmax(axis=1) if self.truth is None else self.truth
+        agree = (self.reference.argmax(axis=1) == right) & (scores.argmax(axis=1) == right)
+        sureness = np.where(agree, np.minimum(self.reference.max(axis=1), scores.max(axis=1)), -1)
+        for index in np.argsort(-sureness, kind="stable")[:_GOLDEN_TRIES]:
+            if not agree[index]:
+                break
+            golden = make_golden(
+                self.pictures[index].read(),
+                manifest.preprocessing,
+                lambda pixels: self.judge.answer_pixels(bundle, pixels).scores,
+                manifest.labels,
+                GOLDEN_TOLERANCES[manifest.scheme],
+            )
+            if golden.label == manifest.labels[right[index]]:
+                return golden
+        return None
+
+    def _reference_key(self) -> str:
+        content = [
+            self.source.weights_sha256,
+            as_mapping(self.source.preprocessing),
+            as_mapping(self.source.normalization),
+            [picture.sha256 for picture in self.pictures],
+        ]
+        return hashlib.sha256(json.dumps(content).encode("utf-8")).hexdigest()
