@@ -107,7 +107,7 @@ def float_picture(scale: float) -> Any:
 
 
 def rgba(alpha: int) -> Any:
-    return Image.fromarray(np.array([[[100, 0, 200, alpha]]], np.uint8), "RGBA")
+    return Image.fromarray(np.array([[[100, 0, 200, alpha]]], np.uint8))
 
 
 MODES = {
@@ -130,7 +130,7 @@ MODES = {
     "RGBA, opaque": (rgba(255), [[[100, 0, 200]]]),
     # (51 * x + 204 * background) / 255: 0.2 * (100, 0, 200) + 0.8 * (9, 8, 7)
     "RGBA, a fifth": (rgba(51), [[[27, 6, 46]]]),
-    "LA": (Image.fromarray(np.array([[[50, 0]]], np.uint8), "LA"), [[[9, 8, 7]]]),
+    "LA": (Image.fromarray(np.array([[[50, 0]]], np.uint8)), [[[9, 8, 7]]]),
     "CMYK": (Image.new("CMYK", (1, 1), (255, 0, 0, 0)), [[[0, 255, 255]]]),
     "YCbCr": (Image.new("YCbCr", (1, 1), (255, 128, 128)), [[[255, 255, 255]]]),
 }

@@ -88,7 +88,8 @@ def _main(arguments: Optional[Sequence[str]]) -> int:
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # labels that the terminal cannot show
-    warnings.filterwarnings("ignore", module="PIL")  # such as remarks about odd EXIF data
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' remarks: odd EXIF data, deprecations
     try:
         status: int = options.do(options)
         sys.stdout.flush()
