@@ -1,0 +1,95 @@
+"""Tiny real ONNX Bundles: softmax over the mean of each colour channel."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smidgen.runtime.manifest import Manifest, Preprocessing, Provenance, TensorSpec, Verdict
+from smidgen.runtime.selftest import make_golden
+
+LABELS = ("red", "green", "blue")
+SIDE = 8
+
+
+def verdict(word: Any = "pass", drop: float = 0.25) -> Verdict:
+    """A verdict with a drop of ``drop`` points out of 1 allowed."""
+    return Verdict(word, 400, 98.5, 98.5 - drop, drop, drop - 0.5, drop + 0.5, 1.0, 3, 0.01, 0.1)
+
+
+def picture_png(red: int, blue: int) -> bytes:
+    """A 16 x 16 picture of one colour, as PNG."""
+    pil = pytest.importorskip("PIL.Image")
+    stream = io.BytesIO()
+    pil.new("RGB", (16, 16), (red, 0, blue)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def scores(pixels: Any) -> Any:
+    """What the model computes: ``(N, 8, 8, 3) uint8`` to ``(N, 3)`` probabilities."""
+    powers = np.exp(pixels.astype(np.float64).mean(axis=(1, 2)) / 32)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def onnx_model() -> bytes:
+    """The tiny model, with a free batch size."""
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["image"], ["real"], to=kinds.FLOAT),
+        helper.make_node("Mul", ["real", "gain"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["means"], axes=[1, 2], keepdims=0),
+        helper.make_node("Softmax", ["means"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", kinds.UINT8, ["N", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["N", 3])],
+        [helper.make_tensor("gain", kinds.FLOAT, [1], [1 / 32])],
+    )
+    opset = [helper.make_opsetid("", 13)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an ONNX Bundle; keyword arguments replace fields of its manifest."""
+    pack = pytest.importorskip("smidgen.export.pack").pack
+
+    def make(file: str = "tiny-float32.onnx", **changes: Any) -> Path:
+        size = Preprocessing(width=SIDE, height=SIDE)
+        manifest = Manifest(
+            name="tiny",
+            model_format="onnx",
+            scheme="float32",
+            labels=LABELS,
+            preprocessing=size,
+            input=TensorSpec("image", (-1, SIDE, SIDE, 3), "uint8", "NHWC", 0.0, 255.0),
+            output=TensorSpec("probabilities", (-1, 3), "float32", "NC", 0.0, 1.0),
+            provenance=Provenance("2026-11-22T00:00:00Z", "tiny", "test", "", "aa", "bb"),
+            payload_sha256="",
+            golden=make_golden(picture_png(200, 40), size, scores, LABELS, 1e-4),
+            verdict=verdict(),
+        )
+        data, _ = pack(onnx_model(), dataclasses.replace(manifest, **changes))
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A blue picture."""
+    path = tmp_path / "blue.png"
+    path.write_bytes(picture_png(30, 220))
+    return path
