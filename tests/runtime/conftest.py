@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from smidgen.runtime.bundle import payload_sha256
 from smidgen.runtime.manifest import (
     LABELS_FILE,
     MANIFEST_FILE,
+    ONNX_MANIFEST_HASH_KEY,
     ONNX_MANIFEST_KEY,
     Manifest,
     Preprocessing,
@@ -82,7 +84,7 @@ def pack_tflite() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def pack_onnx() -> Callable[..., bytes]:
-    """Model bytes and a manifest as the bytes of an .onnx Bundle: one appended field 14."""
+    """Model bytes and a manifest as the bytes of an .onnx Bundle: two appended fields 14."""
 
     def field(number: int, content: bytes) -> bytes:
         length, size = b"", len(content)
@@ -92,8 +94,11 @@ def pack_onnx() -> Callable[..., bytes]:
         return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
     def pack(model: bytes, manifest: Manifest) -> bytes:
-        entry = field(1, ONNX_MANIFEST_KEY.encode()) + field(2, manifest.to_json().encode())
-        return model + field(14, entry)
+        text = manifest.to_json().encode()
+        digest = hashlib.sha256(text).hexdigest().encode()
+        for key, value in ((ONNX_MANIFEST_KEY, text), (ONNX_MANIFEST_HASH_KEY, digest)):
+            model += field(14, field(1, key.encode()) + field(2, value))
+        return model
 
     return pack
 

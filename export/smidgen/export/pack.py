@@ -3,7 +3,7 @@
 - ``.tflite``: the TFLite Metadata table goes into the flatbuffer; ``labels.txt`` and
   ``smidgen.json`` follow in a zip archive appended to it, stored uncompressed (which MediaPipe
   needs) with the zip format's first date.
-- ``.onnx``: the manifest is one ``metadata_props`` entry.
+- ``.onnx``: the manifest and its hash are ``metadata_props`` entries.
 
 Verdict and golden sample are known only after a first Bundle has run: ``with_findings`` adds them
 without touching the payload.
@@ -21,12 +21,11 @@ import onnx
 from smidgen.export import tflite_file
 from smidgen.export.errors import MetadataError
 from smidgen.export.tflite_metadata import ENTRY_NAME, metadata_buffer
-from smidgen.runtime.bundle import payload_of, payload_sha256
+from smidgen.runtime.bundle import onnx_properties, payload_of, payload_sha256
 from smidgen.runtime.errors import BundleError
 from smidgen.runtime.manifest import (
     LABELS_FILE,
     MANIFEST_FILE,
-    ONNX_MANIFEST_KEY,
     GoldenSample,
     Manifest,
     Verdict,
@@ -76,7 +75,7 @@ def _bundle(payload: bytes, manifest: Manifest) -> tuple[bytes, Manifest]:
     if manifest.model_format == "tflite":
         data = payload + _archive(packed, len(payload))
     else:
-        data = _with_property(payload, packed.to_json())
+        data = _with_properties(payload, onnx_properties(packed))
     try:
         is_same = payload_sha256(data) == digest
     except BundleError as error:
@@ -102,13 +101,14 @@ def _archive(manifest: Manifest, offset: int) -> bytes:
     return stream.getvalue()[offset:]
 
 
-def _with_property(payload: bytes, text: str) -> bytes:
+def _with_properties(payload: bytes, properties: dict[str, str]) -> bytes:
     model = onnx.load_from_string(payload)
-    kept = [entry for entry in model.metadata_props if entry.key != ONNX_MANIFEST_KEY]
+    kept = [entry for entry in model.metadata_props if entry.key not in properties]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = ONNX_MANIFEST_KEY, text
+    for key, value in properties.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -3,7 +3,7 @@
 Format (version 1): one UTF-8 JSON object with sorted keys, no insignificant white space. In a
 ``.tflite`` Bundle it is the file ``smidgen.json`` in the zip archive appended to the model, beside
 the standard ``labels.txt``; in an ``.onnx`` Bundle the ``metadata_props`` entry
-``smidgen.manifest``.
+``smidgen.manifest``, with the SHA-256 of its UTF-8 text under ``smidgen.manifest_sha256``.
 Unknown keys are an error: a newer manifest needs a newer runtime, and is told so.
 """
 
@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "smidgen.json"
 LABELS_FILE = "labels.txt"
 ONNX_MANIFEST_KEY = "smidgen.manifest"
+ONNX_MANIFEST_HASH_KEY = "smidgen.manifest_sha256"
 
 VerdictWord = Literal["pass", "fail", "undecided"]
 
@@ -161,7 +162,7 @@ class Manifest:
         """Read and check a manifest. Raises NotABundle with what is wrong in it."""
         try:
             mapping = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NotABundle(
                 f"the manifest is not JSON ({error}); export the model again"
             ) from error
@@ -173,14 +174,14 @@ class Manifest:
             )
         try:
             manifest = build(cls, mapping, where="manifest")
-        except SchemaError as error:
+        except (SchemaError, OverflowError) as error:
             raise NotABundle(f"the manifest is not valid: {error}") from error
         manifest._check()
         return manifest
 
     def _check(self) -> None:
         count = len(self.labels)
-        if count < 2 or self.output.shape[-1] != count:
+        if count < 2 or self.output.shape[-1:] != (count,):
             raise NotABundle(
                 f"the manifest names {count} labels for an output of shape {self.output.shape}"
             )
