@@ -29,7 +29,7 @@ from smidgen.train.run import EpochMetrics, Run
 
 
 @dataclass(frozen=True)
-class _Images:
+class Images:
     """One split as rows of the decoded images, with their labels: ``(N,) int64`` both."""
 
     pixels: np.ndarray
@@ -58,14 +58,14 @@ def fit(run: Run, dataset: Dataset, pixels: Pixels, progress: Progress) -> None:
     )
     normalization = BACKBONES[recipe.model.backbone].normalization
     graph = training_graph(network, normalization, recipe.schedule)
-    loop = _Loop(run, recipe.schedule, network, graph, progress)
-    train = _images(dataset, pixels, "train")
-    validation = _images(dataset, pixels, "validation")
+    loop = TrainingLoop(run, recipe.schedule, network, graph, progress)
+    train = images_of(dataset, pixels, "train")
+    validation = images_of(dataset, pixels, "validation")
     loop.go(train, validation)
-    loop.finish(dataset, _images(dataset, pixels, "test"))
+    loop.finish(dataset, images_of(dataset, pixels, "test"))
 
 
-def predict(graph: Any, images: _Images, batch_size: int) -> np.ndarray:
+def predict(graph: Any, images: Images, batch_size: int) -> np.ndarray:
     """Logits ``(N, classes) float32``; the last batch is filled up, so that all have one shape."""
     parts = []
     for start in range(0, len(images), batch_size):
@@ -75,7 +75,7 @@ def predict(graph: Any, images: _Images, batch_size: int) -> np.ndarray:
     return np.concatenate(parts)[: len(images)]
 
 
-class _Loop:
+class TrainingLoop:
     """Everything that stays the same from epoch to epoch, and the state that does not."""
 
     def __init__(
@@ -88,7 +88,7 @@ class _Loop:
         self._progress = progress
         self._state = TrainingState()
 
-    def go(self, train: _Images, validation: _Images) -> None:
+    def go(self, train: Images, validation: Images) -> None:
         """All epochs that the last checkpoint has not seen."""
         saved = checkpoint.load(self._run.checkpoints_path)
         if saved is not None:
@@ -106,7 +106,7 @@ class _Loop:
             for epoch in range(done + 1, stage.epochs + 1):
                 self._epoch(stage, epoch, train, validation)
 
-    def finish(self, dataset: Dataset, test: _Images) -> None:
+    def finish(self, dataset: Dataset, test: Images) -> None:
         """Test the best network and write the Run's last files; the test metrics come last."""
         run, state = self._run, self._state
         self._network.set_weights(checkpoint.load_best(run.checkpoints_path, state))
@@ -126,7 +126,7 @@ class _Loop:
             f"{state.best_row + 1} of {len(state.rows)}"
         )
 
-    def _epoch(self, stage: Stage, epoch: int, train: _Images, validation: _Images) -> None:
+    def _epoch(self, stage: Stage, epoch: int, train: Images, validation: Images) -> None:
         began = time.monotonic()
         self._progress.start(f"{stage.name} {epoch}/{stage.epochs}", len(train))
         try:
@@ -155,28 +155,29 @@ class _Loop:
             f"{row.seconds:.0f} s"
         )
 
-    def _pass(self, stage: Stage, epoch: int, train: _Images) -> tuple[dict[str, float], int]:
+    def _pass(self, stage: Stage, epoch: int, train: Images) -> tuple[dict[str, float], int]:
         """One pass over the training images: mean loss and top-1, and the count of images."""
         one_hot = np.eye(self._network.output_shape[-1], dtype=np.float32)
         order = (self._schedule.seed, [s.name for s in stages(self._schedule)].index(stage.name))
-        self._graph.reset_metrics()
-        logs: dict[str, float] = {}
+        sums = {"loss": 0.0, "top1": 0.0}
         count = 0
         for chosen in _batches(len(train), self._schedule.batch_size, (*order, epoch)):
             result = self._graph.train_on_batch(
                 train.take(chosen), one_hot[train.labels[chosen]], return_dict=True
             )
-            logs = {name: float(value) for name, value in result.items()}
-            if not np.isfinite(logs["loss"]):
+            if not np.isfinite(result["loss"]):
                 raise TrainingDiverged(
-                    f"the loss became {logs['loss']} in epoch {epoch} of the stage {stage.name}; "
+                    f"the loss became {result['loss']} in epoch {epoch} of the stage {stage.name}; "
                     f"lower schedule.{stage.name}_learning_rate ({stage.learning_rate:g})"
                 )
             count += len(chosen)
+            for name in sums:
+                sums[name] += float(result[name]) * len(chosen)
+            means = {name: total / count for name, total in sums.items()}
             self._progress.advance(
-                len(chosen), f"loss {logs['loss']:.3f}, top-1 {100 * logs['top1']:.1f} %"
+                len(chosen), f"loss {means['loss']:.3f}, top-1 {100 * means['top1']:.1f} %"
             )
-        return logs, count
+        return means, count
 
     def _save(self, row: EpochMetrics) -> None:
         self._state = self._state.after(row)
@@ -188,7 +189,7 @@ class _Loop:
                 _arrays(self._graph.variables),
                 _arrays(self._graph.optimizer.variables),
             ),
-            self._network.get_weights() if is_best else None,
+            _arrays(self._network.weights) if is_best else None,
         )
         write_text(self._run.metrics_path, checkpoint.metrics_jsonl(self._state.rows))
 
@@ -205,10 +206,11 @@ class _Loop:
         return sum(stage.epochs for stage in stages(self._schedule))
 
 
-def _images(dataset: Dataset, pixels: Pixels, name: Split) -> _Images:
+def images_of(dataset: Dataset, pixels: Pixels, name: Split) -> Images:
+    """The rows and labels of one split."""
     examples = dataset.split(name)
     labels = np.array([example.label for example in examples], np.int64)
-    return _Images(pixels.array, pixels.rows_of(examples), labels)
+    return Images(pixels.array, pixels.rows_of(examples), labels)
 
 
 def _batches(count: int, batch_size: int, seed: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -225,4 +227,5 @@ def _batches(count: int, batch_size: int, seed: tuple[int, ...]) -> Iterator[np.
 
 
 def _arrays(variables: list[Any]) -> tuple[np.ndarray, ...]:
-    return tuple(np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables)
+    tensors = [keras.ops.convert_to_tensor(variable) for variable in variables]
+    return tuple(np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors)

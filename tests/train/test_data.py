@@ -1,0 +1,196 @@
+"""Who is trained on and tested on: layouts, hashes, duplicates, bad folders."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from smidgen.train import DataRecipe, Dataset, Example
+from smidgen.train.data import SPLITS, Found, Inventory, divide, position, skipped_csv
+from smidgen.train.errors import DataError
+from smidgen.train.scan import scan, take_inventory
+
+SHARES = (0.7, 0.1, 0.2)
+
+
+def inventory_of(per_class: int, classes: int = 2) -> Inventory:
+    """An inventory without files: content hashes are made up."""
+    found = tuple(
+        Found(Example(f"/x/{'abcdefgh'[label]}/{n}", label, f"{label * 100_000 + n:064x}"), None)
+        for label in range(classes)
+        for n in range(per_class)
+    )
+    return Inventory("/x", tuple("abcdefgh"[:classes]), found, (), 0)
+
+
+def split_of(dataset: Dataset) -> dict[str, str]:
+    return {e.sha256: name for name in SPLITS for e in dataset.split(name)}
+
+
+def test_shares_are_met_on_average() -> None:
+    dataset = divide(inventory_of(5000), SHARES)
+    for label in range(2):
+        counts = [dataset.counts(name)[label] for name in SPLITS]
+        # Three binomial standard deviations of 5,000 images; a fault of 3 points would be seen.
+        assert counts == pytest.approx([3500, 500, 1000], abs=97)
+    assert split_of(divide(inventory_of(5000), (0.67, 0.13, 0.2))) != split_of(dataset)
+
+
+def test_images_keep_their_split_when_files_are_added() -> None:
+    small, large = divide(inventory_of(400), SHARES), divide(inventory_of(500), SHARES)
+    before, after = split_of(small), split_of(large)
+    assert {sha: after[sha] for sha in before} == before
+    reseeded = split_of(divide(inventory_of(400), SHARES, seed=1))
+    assert sum(reseeded[sha] != before[sha] for sha in before) > 200
+
+
+@pytest.mark.parametrize("per_class", [3, 4, 5, 8])
+def test_no_split_of_a_class_is_empty(per_class: int) -> None:
+    dataset = divide(inventory_of(per_class, classes=8), SHARES)
+    for name in SPLITS:
+        assert min(dataset.counts(name)) >= 1
+    assert len(split_of(dataset)) == 8 * per_class
+
+
+def test_positions_are_uniform() -> None:
+    places = [position(f"{n:064x}", "split 0") for n in range(10_000)]
+    assert min(places) >= 0
+    assert max(places) < 1
+    assert sum(places) / len(places) == pytest.approx(0.5, abs=0.01)
+
+
+def test_class_folders(make_folder) -> None:  # type: ignore[no-untyped-def]
+    folder = make_folder("photos", {"red": 12, "blue": 9})
+    (folder / "red" / "notes.txt").write_text("not an image")
+    (folder / "red" / ".hidden.png").write_bytes(b"x")
+    (folder / "README").write_text("stray")
+    (folder / ".cache").mkdir()
+    dataset = scan(folder, DataRecipe(str(folder)))
+    assert dataset.labels == ("blue", "red")
+    assert sum(len(dataset.split(name)) for name in SPLITS) == 21
+    assert dataset.ignored_files == 3
+    assert all(Path(e.path).parent.name == dataset.labels[e.label] for e in dataset.train)
+
+
+def test_renaming_a_file_moves_nothing(make_folder) -> None:  # type: ignore[no-untyped-def]
+    folder = make_folder("photos", {"red": 12, "blue": 9})
+    before = scan(folder, DataRecipe(str(folder)))
+    (folder / "red" / "0003.png").rename(folder / "red" / "zzz.png")
+    after = scan(folder, DataRecipe(str(folder)))
+    assert (split_of(after), after.sha256) == (split_of(before), before.sha256)
+    (folder / "red" / "zzz.png").unlink()
+    assert scan(folder, DataRecipe(str(folder))).sha256 != before.sha256
+
+
+def test_ready_splits_stay_as_they_are(make_folder) -> None:  # type: ignore[no-untyped-def]
+    for seed, (split, count) in enumerate({"train": 6, "val": 2, "test": 3}.items()):
+        make_folder(f"photos/{split}", {"red": count, "blue": count}, first_seed=100 * seed)
+    root = make_folder("photos", {})
+    dataset = scan(root, DataRecipe(str(root)))
+    assert [dataset.counts(name) for name in SPLITS] == [(6, 6), (2, 2), (3, 3)]
+    assert {Path(e.path).parts[-3] for e in dataset.validation} == {"val"}
+
+
+def test_an_absent_split_is_cut_out_of_train(make_folder) -> None:  # type: ignore[no-untyped-def]
+    make_folder("photos/train", {"red": 40, "blue": 40})
+    make_folder("photos/test", {"red": 5, "blue": 5}, first_seed=500)
+    root = make_folder("photos", {})
+    dataset = scan(root, DataRecipe(str(root)))
+    assert dataset.counts("test") == (5, 5)
+    assert min(dataset.counts("validation")) >= 1
+    assert len(dataset.train) + len(dataset.validation) == 80
+
+
+def test_a_copy_in_test_is_not_trained_on(make_folder) -> None:  # type: ignore[no-untyped-def]
+    for seed, split in enumerate(("train", "validation", "test")):
+        make_folder(f"photos/{split}", {"red": 4, "blue": 4}, first_seed=100 * seed)
+    root = make_folder("photos", {})
+    shutil.copy(root / "test/red/0000.png", root / "train/red/copy.png")
+    dataset = scan(root, DataRecipe(str(root)))
+    assert [dataset.counts(name) for name in SPLITS] == [(4, 4)] * 3
+    assert [Path(item.path).name for item in dataset.skipped] == ["copy.png"]
+    assert "the same content as" in dataset.skipped[0].reason
+
+
+def test_content_under_two_labels_is_skipped(make_folder) -> None:  # type: ignore[no-untyped-def]
+    folder = make_folder("photos", {"red": 5, "blue": 5})
+    shutil.copy(folder / "red/0000.png", folder / "blue/same.png")
+    shutil.copy(folder / "red/0001.png", folder / "red/twin.png")
+    dataset = scan(folder, DataRecipe(str(folder)))
+    assert sum(len(dataset.split(name)) for name in SPLITS) == 9
+    reasons = {Path(item.path).name: item.reason for item in dataset.skipped}
+    assert reasons["same.png"] == "the same content is in the classes blue, red"
+    assert set(reasons) == {"same.png", "0000.png", "twin.png"}
+    assert skipped_csv(dataset.skipped).count("\n") == 4
+
+
+def test_limit_takes_the_same_images_each_time(make_folder) -> None:  # type: ignore[no-untyped-def]
+    folder = make_folder("photos", {"red": 30, "blue": 6})
+    limited = take_inventory(folder, DataRecipe(str(folder), limit=10))
+    again = take_inventory(folder, DataRecipe(str(folder), limit=10))
+    assert limited == again
+    labels = [item.example.label for item in limited.found]
+    assert (labels.count(1), labels.count(0)) == (10, 6)
+    assert min(scan(folder, DataRecipe(str(folder), limit=10)).counts("test")) >= 1
+
+
+def test_unreadable_images_leave_and_are_listed() -> None:
+    inventory = inventory_of(10)
+    bad = {item.example.sha256: "truncated" for item in inventory.found[:4]}
+    dataset = divide(inventory.without(bad), SHARES)
+    assert [item.reason for item in dataset.skipped] == ["truncated"] * 4
+    assert len(split_of(dataset)) == 16
+    all_of_one = {item.example.sha256: "truncated" for item in inventory.found[:10]}
+    with pytest.raises(DataError, match=r"class 'a' .*no usable image.*truncated"):
+        divide(inventory.without(all_of_one), SHARES)
+
+
+def test_bad_folders_are_told_in_one_line(make_folder, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    def reason(folder: Path) -> str:
+        with pytest.raises(DataError) as caught:
+            scan(folder, DataRecipe(str(folder)))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "two" / "a").mkdir(parents=True)
+    (tmp_path / "two" / "b").mkdir()
+    assert "is not a folder" in reason(tmp_path / "absent")
+    assert "it holds no folder" in reason(tmp_path / "empty")
+    assert "holds no image" in reason(tmp_path / "two")
+    assert "holds 1 class ('red')" in reason(make_folder("one", {"red": 5}))
+    assert "class 'red' has 1 usable image; at least 3" in reason(
+        make_folder("few", {"red": 1, "blue": 9})
+    )
+    assert "class 'blue' in" in reason(_with_empty_class(make_folder("hole", {"red": 5})))
+    assert "5 images lie directly in it" in reason(make_folder("flat", {"red": 5}) / "red")
+
+
+def test_a_class_without_training_images_is_an_error(make_folder) -> None:  # type: ignore[no-untyped-def]
+    make_folder("photos/train", {"red": 5, "blue": 5})
+    make_folder("photos/test", {"red": 5, "green": 5}, first_seed=900)
+    root = make_folder("photos", {})
+    with pytest.raises(DataError, match=r"class 'green' is in test/ but not in train/"):
+        scan(root, DataRecipe(str(root)))
+
+
+def test_two_folders_for_one_split_are_an_error(make_folder) -> None:  # type: ignore[no-untyped-def]
+    for split in ("train", "val", "valid"):
+        make_folder(f"photos/{split}", {"red": 3, "blue": 3})
+    root = make_folder("photos", {})
+    with pytest.raises(DataError, match="both val/ and valid/"):
+        scan(root, DataRecipe(str(root)))
+
+
+def test_dataset_hash_sees_a_moved_image() -> None:
+    dataset = divide(inventory_of(20), SHARES)
+    moved = replace(dataset, train=dataset.train[1:], test=(*dataset.test, dataset.train[0]))
+    assert moved.sha256 != dataset.sha256
+
+
+def _with_empty_class(folder: Path) -> Path:
+    (folder / "blue").mkdir()
+    return folder
