@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,44 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 def small_network() -> Callable[..., Any]:
     """A function: ``(size, classes, seed)`` to a Keras model with logits."""
     return _small_network
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory) -> Path:
+    """60 colourful PNG files of 48 x 48 pixels, each different."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(3)
+    for number in range(60):
+        cells = random.integers(0, 256, (1 + number % 5, 1 + number % 5, 3)).astype(np.uint8)
+        image = Image.fromarray(cells).resize((48, 48), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def float_model(picture_folder, small_network) -> Any:
+    """A FloatModel of four classes with 20 pictures for calibration and 40 held out."""
+    from smidgen.export.pictures import scan_unlabelled
+    from smidgen.export.source import ChannelNormalization, FloatModel
+    from smidgen.runtime.manifest import Preprocessing
+
+    pictures = scan_unlabelled(picture_folder)
+    network = small_network()
+    return FloatModel(
+        name="toy",
+        source="toy run",
+        backbone="toy",
+        labels=("ash", "beech", "cedar", "date palm"),
+        preprocessing=Preprocessing(width=32, height=32),
+        normalization=ChannelNormalization.of(127.0, 128.0),
+        load=lambda: network,
+        weights_sha256="1" * 64,
+        data_sha256="2" * 64,
+        calibration_pool=pictures[:20],
+        held_out=pictures[20:],
+    )
 
 
 def _small_network(size: int = 32, classes: int = 4, seed: int = 0) -> Any:
@@ -63,6 +102,12 @@ def _randomise(model: Any, seed: int) -> None:
                     random.uniform(0.1, 1.0, shape),
                 ]
             )
-        elif layer.name == "logits":
-            kernel, bias = layer.get_weights()
-            layer.set_weights([random.normal(0, 1.0, kernel.shape), bias])
+    cells = random.integers(0, 256, (64, 2, 2, 3)).repeat(8, 1).repeat(8, 2)
+    size = model.input.shape[1] // 16
+    pixels = cells.repeat(size, 1).repeat(size, 2).astype(np.float32)
+    head = model.get_layer("logits")
+    head.set_weights([random.normal(0, 1, weight.shape) for weight in head.get_weights()])
+    logits = np.asarray(model((pixels - 127) / 128, training=False))
+    kernel, bias = head.get_weights()
+    spread = logits.std(axis=0) / 1.5
+    head.set_weights([kernel / spread, (bias - logits.mean(axis=0)) / spread])

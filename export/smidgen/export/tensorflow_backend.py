@@ -21,7 +21,8 @@ from smidgen.export.errors import BackendError
 def captured_output() -> Iterator[IO[str]]:
     """Send file descriptors 1 and 2 to a temporary file while the block runs, and yield the file.
 
-    Converters write to both from C++, where ``contextlib.redirect_stdout`` does not reach. Whoever
+    Converters write to both from C++, where ``contextlib.redirect_stdout`` does not reach, and from
+    Python, where ``sys.stdout`` may be something else (in a notebook). Whoever
     must be seen meanwhile writes to a duplicate of stderr made before (see ``progress.py``).
     """
     sys.stdout.flush()
@@ -31,10 +32,10 @@ def captured_output() -> Iterator[IO[str]]:
         try:
             os.dup2(capture.fileno(), 1)
             os.dup2(capture.fileno(), 2)
-            yield capture
+            with contextlib.redirect_stdout(capture), contextlib.redirect_stderr(capture):
+                yield capture
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            capture.flush()
             for descriptor, copy in enumerate(saved, start=1):
                 os.dup2(copy, descriptor)
                 os.close(copy)

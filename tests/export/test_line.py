@@ -1,0 +1,138 @@
+"""The line on a small network: four judged Bundles, resumed, failed and replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from smidgen.export.line import export
+from smidgen.export.progress import SilentProgress
+from smidgen.export.recipe import ExportRecipe
+from smidgen.export.source import FloatModel
+from smidgen.runtime import Bundle, Classifier, selftest
+
+ONE = ExportRecipe(formats=("onnx",), schemes=("float32",))
+
+
+@pytest.fixture(scope="module")
+def result(float_model, tmp_path_factory):
+    return export(float_model, ExportRecipe(max_drop=20.0), tmp_path_factory.mktemp("export"))
+
+
+def test_four_judged_bundles(result, float_model):
+    assert result.ok, result
+    names = [bundle.file for bundle in result.bundles]
+    assert names == ["toy-float32.tflite", "toy-int8.tflite", "toy-float32.onnx", "toy-int8.onnx"]
+    for exported in result.bundles:
+        bundle = Bundle.open(exported.path)
+        manifest = bundle.manifest
+        assert manifest.verdict == exported.verdict
+        assert (exported.verdict.images, exported.verdict.truth) == (40, "reference")
+        assert exported.verdict.engine.split()[0] in ("litert", "onnxruntime")
+        assert manifest.labels == float_model.labels
+        assert manifest.minimum_runtime
+        assert manifest.golden.score_tolerance == (1e-3 if manifest.scheme == "float32" else 0.02)
+        assert manifest.provenance.calibration_images == (20 if manifest.scheme == "int8" else 0)
+        assert "[export]" in manifest.provenance.recipe_toml
+        if manifest.scheme == "float32":
+            assert exported.verdict.max_score_difference <= 3e-5
+        with Classifier(bundle) as classifier:
+            assert selftest(classifier).passed
+    left = {path.name for path in result.folder.iterdir()}
+    assert left == {*names, "export.json"}
+    report = json.loads((result.folder / "export.json").read_text())
+    assert report["ok"] is True
+    assert [entry["file"] for entry in report["bundles"]] == names
+    assert report["versions"]["tensorflow"]
+
+
+def test_a_second_export_makes_nothing_and_loads_nothing(result, float_model):
+    def refuse():
+        raise AssertionError("the model was loaded")
+
+    before = {path.name: path.stat().st_mtime_ns for path in result.folder.iterdir()}
+    progress = SilentProgress()
+    source = dataclasses.replace(float_model, load=refuse)
+    again = export(source, ExportRecipe(max_drop=20.0), result.folder, progress)
+    assert again.bundles == result.bundles
+    assert progress.stages == []
+    assert before == {path.name: path.stat().st_mtime_ns for path in result.folder.iterdir()}
+
+
+def damaged(float_model: FloatModel) -> FloatModel:
+    """The same images, but held-out labels that contradict the model on purpose."""
+    return dataclasses.replace(
+        float_model,
+        held_out=tuple(dataclasses.replace(p, label=0) for p in float_model.held_out),
+    )
+
+
+def outlier_network(network: Any) -> Any:
+    """The same function, but one channel of the residual path is 10,000 times as large.
+
+    The next layers take it back, so in float nothing changes; in int8 the range of that channel
+    leaves no steps for the others.
+    """
+    import keras
+
+    factor = 1e4
+    twin = keras.models.clone_model(network)
+    twin.set_weights(network.get_weights())
+    convolutions = [layer for layer in twin.layers if type(layer) is keras.layers.Conv2D]
+    norms = [layer for layer in twin.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in (norms[1], norms[4]):  # behind the two projections that are added
+        gamma, beta, *rest = norm.get_weights()
+        gamma[0], beta[0] = gamma[0] * factor, beta[0] * factor
+        norm.set_weights([gamma, beta, *rest])
+    for convolution in (convolutions[2], convolutions[4]):  # those that take the sum in
+        (kernel,) = convolution.get_weights()
+        kernel[:, :, 0, :] /= factor
+        convolution.set_weights([kernel])
+    return twin
+
+
+def test_a_failed_gate_keeps_the_file_under_a_name_that_says_so(float_model, tmp_path):
+    recipe = ExportRecipe(formats=("onnx",), schemes=("int8",), max_drop=20.0)
+    good = export(float_model, recipe, tmp_path)
+    assert [path.name for path in tmp_path.glob("*.onnx")] == ["toy-int8.onnx"]
+    broken = outlier_network(float_model.load())
+    source = dataclasses.replace(float_model, load=lambda: broken, weights_sha256="3" * 64)
+    bad = export(source, recipe, tmp_path)
+    assert (good.ok, bad.ok, bad.failed) == (True, False, True)
+    assert bad.bundles[0].verdict.verdict == "fail"
+    assert bad.bundles[0].verdict.drop_low_points > 20
+    assert [path.name for path in tmp_path.glob("*.onnx")] == ["toy-int8.gate-failed.onnx"]
+    assert export(source, recipe, tmp_path).failed  # not made again, still failed
+    assert export(float_model, recipe, tmp_path).ok
+    assert [path.name for path in tmp_path.glob("*.onnx")] == ["toy-int8.onnx"]
+
+
+def test_one_failing_file_does_not_stop_the_others(float_model, tmp_path):
+    source = dataclasses.replace(float_model, calibration_pool=(), held_out=())
+    progress = SilentProgress()
+    recipe = ExportRecipe(formats=("onnx",), schemes=("int8", "float32"))
+    result = export(source, recipe, tmp_path, progress)
+    assert [bundle.file for bundle in result.bundles] == ["toy-float32.onnx"]
+    assert result.bundles[0].verdict.images == 64  # synthetic pictures
+    assert [failure.scheme for failure in result.failures] == ["int8"]
+    assert "int8 needs calibration images" in result.failures[0].reason
+    assert result.failed
+    assert any("int8 .onnx failed" in note for note in progress.notes)
+
+
+def test_undecided_fails_where_the_recipe_says_so(float_model, tmp_path):
+    recipe = ExportRecipe(formats=("onnx",), schemes=("int8",), undecided="fail")
+    result = export(float_model, recipe, tmp_path)
+    assert result.bundles[0].verdict.verdict in ("undecided", "fail")  # 40 images decide nothing
+    assert result.failed
+    assert result.bundles[0].file == "toy-int8.gate-failed.onnx"
+
+
+def test_labels_are_the_truth_where_they_are_known(float_model, tmp_path):
+    result = export(damaged(float_model), ONE, tmp_path)
+    verdict = result.bundles[0].verdict
+    assert verdict.truth == "labels"
+    assert verdict.reference_top1_percent == verdict.top1_percent < 100
