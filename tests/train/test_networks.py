@@ -158,16 +158,14 @@ def test_the_imagenet_weights_know_imagenet() -> None:
         pixels = np.stack(list(pool.map(lambda path: load_pixels(path, preprocessing), paths)))
     truth = np.array([int(path.name[:4]) for path in paths])
 
-    def top1(model: Any, how: Normalization, images: slice) -> float:
-        normalized = (pixels[images].astype(np.float32) - how.mean) / how.std
+    def top1(model: Any, how: Normalization) -> float:
+        normalized = (pixels.astype(np.float32) - how.mean) / how.std
         logits = model.predict(normalized, batch_size=50, verbose=0)
-        return float(100 * (logits.argmax(axis=1) == truth[images]).mean())
+        return float(100 * (logits.argmax(axis=1) == truth).mean())
 
-    assert top1(network, normalization, slice(None)) >= 88.0
-    few = slice(0, 200)
-    right = top1(network, normalization, few)
-    assert top1(network, Normalization(mean=116.0, std=57.0), few) < right - 5
-    assert top1(with_symmetric_padding(network), normalization, few) < right - 5
+    assert top1(network, normalization) >= 88.0
+    assert top1(network, Normalization(mean=116.0, std=57.0)) < 88.0
+    assert top1(with_symmetric_padding(network), normalization) < 88.0
 
 
 def with_symmetric_padding(network: Any) -> Any:

@@ -39,6 +39,7 @@ SCHEDULE = ScheduleRecipe(
     unfrozen_blocks=1, batch_size=8, augmentation="none",
 )  # fmt: skip
 STANDARD = dataclasses.replace(SCHEDULE, augmentation="standard")
+REPO = Path(__file__).resolve().parents[2]
 COUNTS = {"red": 24, "blue": 24, "green": 24}
 
 
@@ -356,7 +357,9 @@ def test_it_trains_on_jax_where_tensorflow_is_not_installed(
         make_folder("photos", COUNTS), tmp_path / "run", python, backend="jax",
         head_epochs=1, full_epochs=1, augmentation="standard",
     )  # fmt: skip
-    shown = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": f"{REPO / 'train'}{os.pathsep}{REPO / 'runtime'}"}
+    environment.pop("KERAS_BACKEND", None)
+    shown = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     assert shown.returncode == 0, shown.stderr
     top1, epochs, loaded = json.loads(shown.stdout.splitlines()[-1])
     assert (epochs, loaded) == (2, ["jax"])
