@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_class_folders(make_folder) -> None:  # type: ignore[no-untyped-def]
     assert sum(len(dataset.split(name)) for name in SPLITS) == 21
     assert dataset.ignored_files == 3
     assert all(Path(e.path).parent.name == dataset.labels[e.label] for e in dataset.train)
+
+
+def test_links_to_nowhere_are_skipped_and_pipes_ignored(make_folder) -> None:  # type: ignore[no-untyped-def]
+    folder = make_folder("photos", {"red": 4, "blue": 4})
+    (folder / "red" / "gone.png").symlink_to(folder / "nowhere.png")
+    os.mkfifo(folder / "red" / "pipe.png")
+    inventory = take_inventory(folder, DataRecipe(str(folder)))
+    assert [Path(item.path).name for item in inventory.skipped] == ["gone.png"]
+    assert inventory.skipped[0].reason.startswith("cannot be read: No such file")
+    assert (len(inventory.found), inventory.ignored_files) == (8, 1)
 
 
 def test_renaming_a_file_moves_nothing(make_folder) -> None:  # type: ignore[no-untyped-def]

@@ -188,6 +188,16 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
+def test_a_run_killed_before_its_last_file_is_finished_without_training(bench: Bench) -> None:
+    run = bench.go("a")
+    expected = run.test_metrics
+    for path in (run.test_metrics_path, run.model_path, run.curves_path):
+        path.unlink()
+    progress = SilentProgress()
+    assert bench.go("a", progress).test_metrics == expected
+    assert progress.counted == 0
+
+
 def test_forgetting_the_optimizer_would_be_seen(bench: Bench, whole: Run) -> None:
     """The fault planted beside the tolerance above: resume without Adam's moments."""
     steps = len(bench.dataset.train) // SCHEDULE.batch_size
@@ -327,9 +337,9 @@ def test_a_killed_process_goes_on(
     make_folder: Callable[..., Path], tmp_path: Path, sign: signal.Signals
 ) -> None:
     """The real network, killed after its first epoch, then run again to the end."""
-    arguments = command(
-        make_folder("photos", COUNTS), tmp_path / "run", head_epochs=2, full_epochs=1
-    )
+    folder = make_folder("photos", COUNTS)
+    (folder / "red/cut.png").write_bytes((folder / "red/0000.png").read_bytes()[:500])
+    arguments = command(folder, tmp_path / "run", head_epochs=2, full_epochs=1)
     victim = subprocess.Popen(arguments, stderr=subprocess.PIPE)
     metrics = tmp_path / "run/metrics.jsonl"
     deadline = time.monotonic() + 180
@@ -343,6 +353,8 @@ def test_a_killed_process_goes_on(
     assert not [name for name in names if name.startswith(".")] or sign == signal.SIGKILL
     again = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert "resuming after epoch" in again.stderr
+    assert "skipped 1 image, listed in" in again.stderr
+    assert "red/cut.png," in (tmp_path / "run/skipped.csv").read_text()
     assert json.loads(again.stdout.splitlines()[-1])[1] == 3
 
 

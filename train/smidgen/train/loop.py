@@ -10,11 +10,15 @@ from pathlib import Path
 from smidgen.train.backend import select_backend
 from smidgen.train.data import SPLITS, Dataset, divide
 from smidgen.train.errors import DataError
+from smidgen.train.models.backbones import BACKBONES
 from smidgen.train.models.weights_file import weights_path
 from smidgen.train.progress import Progress, SilentProgress
 from smidgen.train.recipe import TrainRecipe
 from smidgen.train.run import Run
 from smidgen.train.scan import take_inventory
+
+_CHECKPOINT_BYTES = 36
+"""Per parameter: float32 weights and two moments, old and new; best weights; model.keras."""
 
 
 def train(
@@ -59,12 +63,14 @@ def _train(recipe: TrainRecipe, run: Run, progress: Progress) -> None:
     divide(inventory, data.split, data.seed)
     run.keep_recipe(recipe)
 
-    from smidgen.train.pixels import decode_all
+    from smidgen.train.pixels import decode_all, require_space
 
     examples = [item.example for item in inventory.found]
     pixels = decode_all(examples, data.preprocessing(), run.cache_path, progress)
     dataset = divide(inventory.without(pixels.unreadable), data.split, data.seed)
     run.keep_dataset(dataset)
+    parameters = BACKBONES[recipe.model.backbone].parameters
+    require_space(run.folder, _CHECKPOINT_BYTES * parameters, "the checkpoints")
     _tell(dataset, run, progress)
 
     select_backend(recipe.schedule.backend)
@@ -85,6 +91,7 @@ def _tell(dataset: Dataset, run: Run, progress: Progress) -> None:
     counts = ", ".join(f"{len(dataset.split(name))} {name}" for name in SPLITS)
     progress.note(f"{len(dataset.labels)} classes; images: {counts}")
     if dataset.skipped:
-        progress.note(f"skipped {len(dataset.skipped)} images, listed in {run.skipped_path}")
+        count = len(dataset.skipped)
+        progress.note(f"skipped {count} image{'s' * (count != 1)}, listed in {run.skipped_path}")
     if dataset.ignored_files:
         progress.note(f"ignored {dataset.ignored_files} entries that are not images of a class")

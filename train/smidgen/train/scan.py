@@ -131,7 +131,9 @@ def _partition(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    """By name; a dangling link counts (and is skipped with its reason), a pipe does not."""
+    is_known = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return is_known and (path.is_file() or path.is_symlink())
 
 
 def _no_classes(base: Path, stray: list[Path]) -> DataError:
