@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from smidgen.export.errors import GateError
 from smidgen.export.line import export
 from smidgen.export.progress import SilentProgress
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import FloatModel
 from smidgen.runtime import Bundle, Classifier, selftest
+from smidgen.runtime.errors import OutputError
 
 ONE = ExportRecipe(formats=("onnx",), schemes=("float32",))
 
@@ -136,3 +138,22 @@ def test_labels_are_the_truth_where_they_are_known(float_model, tmp_path):
     verdict = result.bundles[0].verdict
     assert verdict.truth == "labels"
     assert verdict.reference_top1_percent == verdict.top1_percent < 100
+
+
+def test_leftovers_of_a_killed_export_go_and_a_folder_that_cannot_be_is_one_line(
+    float_model, tmp_path
+):
+    left = tmp_path / ".export-killed"
+    left.mkdir()
+    (left / "half.onnx").write_bytes(b"half")
+    export(float_model, ONE, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"toy-float32.onnx", "export.json"}
+    with pytest.raises(OutputError, match="cannot write"):
+        export(float_model, ONE, tmp_path / "export.json" / "below")
+
+
+def test_a_run_without_held_out_images_is_not_exported(float_model, tmp_path):
+    source = dataclasses.replace(float_model, held_out=())
+    with pytest.raises(GateError, match="no held-out images"):
+        export(source, ONE, tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))

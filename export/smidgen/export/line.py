@@ -103,6 +103,8 @@ def _workbench(
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".export-*"):  # of an export that was killed
+            shutil.rmtree(left, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
     except OSError as error:
         raise output_error(folder, error) from error
@@ -117,6 +119,8 @@ def _workbench(
         _ = verifier.reference  # before any conversion: without it nothing can be judged
         yield _Workbench(folder, work, converter, verifier)
         (folder / REFERENCE_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
