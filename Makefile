@@ -21,7 +21,7 @@ LOCKS = toolchain dev runtime-litert runtime-onnx jax mediapipe
 # Slow tests run a room at a time in the order in which data flows: what breaks first, shows first.
 SLOW_ORDER = tests/runtime tests/train tests/export tests/benchmarks tests/cli tests/end_to_end
 
-.PHONY: help python setup demo test test-setup test-fast test-slow lint types e2e wheels lock clean
+.PHONY: help python setup demo test test-setup test-fast test-slow lint types e2e wheels docs lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sed 's/|/\t/' | expand -t 20
@@ -73,6 +73,9 @@ wheels: setup  ## build both wheels into dist/
 	@$(VENV)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
 	@$(VENV)/python -m build --wheel --no-isolation --outdir dist runtime >/dev/null
 	@ls -l dist/*.whl
+
+docs: setup  ## write docs/commands.md anew from --help
+	@$(VENV)/python tools/write_commands.py
 
 lock:  ## write locks/*.txt anew from locks/*.in (needs uv); add UPGRADE=--upgrade for newer ones
 	@for name in $(LOCKS); do echo "locks/$$name.txt"; \

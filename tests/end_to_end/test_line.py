@@ -69,7 +69,7 @@ def test_the_table_the_files_and_what_to_try_next_are_printed(line: Line) -> Non
         assert words in line.ended.stdout
     for ending in ENDINGS:
         assert str(line.bundle(ending)) in line.ended.stdout
-    assert "python -m smidgen.runtime classify" in line.ended.stdout
+    assert "smidgen-runtime classify" in line.ended.stdout
     for stage in ("train", "export", "bench"):
         assert f"{stage}: begins" in line.ended.stderr
 

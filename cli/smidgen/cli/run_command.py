@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -59,15 +61,19 @@ def _files(result: LineResult) -> str:
 
 def _next_commands(result: LineResult) -> str:
     model, picture = result.best_bundle, result.picture or Path("IMAGE")
-    commands = ["smidgen run YOUR_FOLDER"]
+    commands = [[_program("smidgen"), "run", "YOUR_FOLDER"]]
     if model is not None:
-        commands.append(f"python -m smidgen.runtime classify {_quoted(model)} {_quoted(picture)}")
-    return "try next\n" + "\n".join(f"  {command}" for command in commands)
+        commands.append([_program("smidgen-runtime"), "classify", str(model), str(picture)])
+    return "try next\n" + "\n".join(f"  {shlex.join(command)}" for command in commands)
 
 
-def _quoted(path: Path) -> str:
-    text = str(path)
-    return text if text.isascii() and " " not in text else f"'{text}'"
+def _program(name: str) -> str:
+    """What to type for a command of this environment, activated or not."""
+    beside = Path(sys.executable).parent / name
+    if shutil.which(name) or not beside.is_file():
+        return name
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
 def _seconds(result: LineResult) -> str:
