@@ -14,6 +14,7 @@ from smidgen.cli.recipe_file import LineRecipe, line_recipe, load
 from smidgen.cli.run_command import show
 from smidgen.cli.stages import FakeRunner
 from smidgen.runtime.manifest import Verdict
+from smidgen.train.data import Dataset, Example
 from smidgen.train.errors import RunMismatch
 from smidgen.train.run import Run
 
@@ -42,6 +43,9 @@ class Stages:
         if stage == "train" and self.statuses["train"] == 0:
             recipe = line_recipe(load(Path(argv[1])))
             Run(run).keep_recipe(recipe.train)
+            photos = recipe.data.folder
+            tested = Example(f"{photos}/cat/1.jpg", 0, "aa")
+            Run(run).keep_dataset(Dataset(photos, ("cat",), (), (), (tested,), (), 0))
             (run / layout.MODEL).write_bytes(b"weights")
         if stage == "export":
             for scheme in ("float32", "int8"):

@@ -13,6 +13,7 @@ from smidgen.bench.report import Report, ReportRow
 from smidgen.runtime.schema import as_mapping
 
 TEXT_WIDTH = 120
+_LEAST_NAME_WIDTH = len("float32.tflite")
 _GAP = "  "
 
 
@@ -98,7 +99,7 @@ def _aligned(
     for column, lines in zip(COLUMNS, cells):
         lines.extend(column.cell(row) for row in rows)
     widths = [max(len(text) for text in lines) for lines in cells]
-    room = max(8, width - sum(widths) - len(_GAP) * len(widths))
+    room = max(_LEAST_NAME_WIDTH, width - sum(widths) - len(_GAP) * len(widths))
     left = [_shortened(text, room) for text in ("Bundle", prefix and f"{prefix}...", *names)]
     name_width = max(len(text) for text in left)
     return [

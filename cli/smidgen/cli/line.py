@@ -28,8 +28,6 @@ from smidgen.train.run import Run
 
 Stage = Literal["train", "export", "bench"]
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -92,7 +90,7 @@ def run_line(
         outcomes=tuple(outcomes),
         files=_files(recipe, run) if outcomes[-1].stage == "bench" else (),
         best_bundle=_best(run),
-        picture=_a_picture(Path(recipe.data.folder)),
+        picture=_a_picture(run),
         complaints=_complaints(outcomes, recipe, run),
     )
 
@@ -253,14 +251,16 @@ def _files(recipe: LineRecipe, run: Path) -> tuple[Path, ...]:
     return (*_bundles(recipe, run), *present)
 
 
-def _a_picture(folder: Path) -> Path | None:
-    """One picture of the user's own to try the model on; the last by name, cheaply found."""
-    for place, folders, names in os.walk(folder):
-        folders.sort(reverse=True)
-        pictures = sorted(name for name in names if name.lower().endswith(_PICTURES))
-        if pictures:
-            return Path(place, pictures[-1])
-    return None
+def _a_picture(run: Path) -> Path | None:
+    """One picture of the test split to try the model on, as short as it can be written."""
+    try:
+        test = Run(run).dataset().test
+    except SmidgenError:
+        return None
+    if not test:
+        return None
+    picture, here = Path(test[-1].path), Path.cwd()
+    return picture.relative_to(here) if picture.is_relative_to(here) else picture
 
 
 def _read_records(run: Path) -> dict[str, dict[str, Any]]:

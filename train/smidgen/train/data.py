@@ -74,7 +74,10 @@ class Inventory:
             self,
             found=tuple(item for item in self.found if item.example.sha256 not in unreadable),
             skipped=self.skipped
-            + tuple(Skipped(example.path, unreadable[example.sha256]) for example in bad),
+            + tuple(
+                Skipped(example.path, unreadable[example.sha256].removeprefix(f"{example.path}: "))
+                for example in bad
+            ),
         )
 
 
