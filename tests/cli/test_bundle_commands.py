@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +57,26 @@ def test_predict_goes_on_after_a_bad_picture(
     assert captured.err.count("\n") == 2
     assert "torn.png" in captured.err
     assert "nowhere.png" in captured.err
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="needs a disk that takes any file name")
+def test_names_that_are_not_utf8(make_bundle: Make, picture: Path) -> None:
+    """In processes of their own, whose standard output refuses such names unless told otherwise."""
+    model = make_bundle(os.fsdecode(b"m\xe9.onnx"))
+    image = picture.rename(picture.with_name(os.fsdecode(b"caf\xe9.png")))
+    bench = ["bench", model, "--rounds", "1", "--runs", "1", "--warmup", "0"]
+    for argv in (["predict", model, image], ["predict", model, image, "--json"],
+                 ["inspect", model], bench):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "smidgen.cli", *map(str, argv)],
+            capture_output=True, encoding="utf-8", timeout=60, check=False,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "\\udce9" in done.stdout
+    (row,) = read(model.parent / "bench" / "measurements.jsonl")
+    assert row.bundle_file == model.name
+    assert "m\\udce9.onnx" in (model.parent / "bench" / "report.md").read_text(encoding="utf-8")
 
 
 def test_predict_takes_the_best_bundle_of_a_run(

@@ -141,6 +141,32 @@ def test_debugging_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in loud.stderr
 
 
+def test_closed_streams_are_no_error() -> None:
+    """Python has None for them; a complaint must not land on standard output instead."""
+    program = f"{sys.executable} -m smidgen.cli"
+    for line, status, out, err in (
+        (f"{program} --version >&-", 0, "", ""),
+        (f"{program} bench nowhere.onnx 2>&-", 2, "", ""),
+        (f"{program} bench nowhere.onnx >&-", 2, "", "smidgen: nowhere.onnx: no such"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (status, out)
+        assert done.stderr.startswith(err)
+        assert "Traceback" not in done.stderr and "unexpected" not in done.stderr
+
+
+def test_a_bug_with_a_name_that_is_not_utf8_is_still_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert ending(ZeroDivisionError("planted"), ["train", name]) == 1
+    path = Path(capsys.readouterr().err.strip().rpartition(" ")[2])
+    assert path.read_text(encoding="utf-8").startswith("smidgen train caf\\udce9\n")
+    path.unlink()
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     code = f"{sys.executable} -m smidgen.cli run --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(

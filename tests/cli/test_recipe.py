@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -149,3 +151,13 @@ def test_places_that_cannot_be(photos: Path) -> None:
     path = recipe_file(photos.parent, '[data]\nfolder = "fotos"\n')
     with pytest.raises(UsageError, match="no such folder of images"):
         recipe_and_run(parse(str(path)), ALL)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="needs a disk that takes any file name")
+def test_a_folder_that_a_recipe_file_cannot_name(photos: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"ph\xf6tos")
+    with pytest.raises(UsageError, match="name that is not UTF-8; rename the folder"):
+        recipe_and_run(parse(str(photos), "--out", str(odd / "run")), ALL)
+    photos.rename(odd)
+    with pytest.raises(UsageError, match="name that is not UTF-8; rename the folder"):
+        recipe_and_run(parse(str(odd), "--out", str(tmp_path / "run")), ALL)

@@ -178,6 +178,14 @@ def test_a_reader_that_leaves_early(model: str, photo: str) -> None:
     assert done.stderr == ""
 
 
+def test_closed_streams_are_no_error(model: str) -> None:
+    """Python has None for them; a complaint must not land on standard output instead."""
+    program = f"{sys.executable} -m smidgen.runtime info"
+    for line, status in ((f"{program} {model} >&-", 0), (f"{program} absent.tflite 2>&-", 1)):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full (Linux)")
 def test_a_full_disk(model: str) -> None:
     with open("/dev/full", "w") as full:
@@ -201,6 +209,7 @@ def test_ctrl_c_is_130(model: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "smidgen.runtime", "bench", model, "--runs", "1000000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in a background
     )  # fmt: skip
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)

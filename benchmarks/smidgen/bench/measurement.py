@@ -77,8 +77,8 @@ _NESTED: dict[str, Any] = {"device": DeviceFacts, "sample": TimingSample}
 
 def append(journal: Path, measurement: Measurement) -> None:
     """Add one row to the journal, which is made where there is none. Raises OutputError."""
-    line = json.dumps(measurement.to_row(), separators=(",", ":"), ensure_ascii=False) + "\n"
-    data = line.encode("utf-8")
+    line = json.dumps(measurement.to_row(), separators=(",", ":")) + "\n"
+    data = line.encode("ascii")  # a file name that is not UTF-8 is escaped like any other
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
         with open(journal, "a+b", buffering=0) as stream:

@@ -38,7 +38,7 @@ def as_text(report: Report, *, width: int = TEXT_WIDTH) -> str:
         names = [row.bundle_file[len(prefix) :] for row in report.rows]
         lines += ["", *_aligned(report.rows, names, prefix, width), "", *LEGEND]
     lines += _failure_lines(report)
-    return "\n".join(lines) + "\n"
+    return _text(lines)
 
 
 def as_markdown(report: Report) -> str:
@@ -51,12 +51,12 @@ def as_markdown(report: Report) -> str:
             lines.append(_markdown_row([row.bundle_file, *(c.cell(row) for c in COLUMNS)]))
         lines += ["", *LEGEND]
     lines += _failure_lines(report)
-    return "\n".join(lines) + "\n"
+    return _text(lines)
 
 
 def as_json(report: Report) -> str:
     """Every field of the Report, indented, in the order of the dataclass."""
-    return json.dumps(as_mapping(report), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(as_mapping(report), indent=2) + "\n"
 
 
 LEGEND = (
@@ -82,6 +82,12 @@ def _head(report: Report) -> Sequence[str]:
         f"{_count(report.threads, 'thread')}; {_count(rounds, 'round')} of {_count(runs, 'run')} "
         f"after {report.warmup_runs} to warm up; {engines}",
     ]
+
+
+def _text(lines: Sequence[str]) -> str:
+    """The lines as text that UTF-8 can hold: bytes of file names that are not, as ``\\udcxx``."""
+    text = "\n".join(lines) + "\n"
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _dirty(commit: str) -> str:

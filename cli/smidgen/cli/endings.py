@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from smidgen.cli.errors import UsageError
 from smidgen.cli.interrupts import EXIT_INTERRUPTED, is_stage, was_interrupted
+from smidgen.runtime import streams
 from smidgen.runtime.errors import SchemaError, SmidgenError
 
 EXIT_FAILED = 1
@@ -32,7 +33,7 @@ def ending(error: BaseException, argv: Sequence[str]) -> int:
             _say(str(error) or "interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        _drop_stdout()
+        streams.drop_stdout()
         return EXIT_BROKEN_PIPE
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
@@ -72,7 +73,7 @@ def _unexpected(error: BaseException, argv: Sequence[str]) -> str:
     text = f"smidgen {' '.join(argv)}\n" + "".join(traceback.format_exception(error))
     try:
         handle, path = tempfile.mkstemp(prefix="smidgen-traceback-", suffix=".txt")
-        with open(handle, "w", encoding="utf-8") as stream:
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
     except OSError:
         return f"unexpected {kind}: please report it with what {DEBUG_VARIABLE}=1 shows"
@@ -87,9 +88,3 @@ def _say(line: str) -> None:
         print(f"smidgen: {line}", file=sys.stderr, flush=True)
     except OSError:
         pass
-
-
-def _drop_stdout() -> None:
-    """Whoever read stdout is gone: let the interpreter's last flush go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())

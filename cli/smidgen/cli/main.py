@@ -22,7 +22,9 @@ def run(argv: Sequence[str]) -> int:
     """Parse ``argv``, do what it says, and turn any error into one line; the exit status."""
     try:
         from smidgen.cli.commands import dispatch
+        from smidgen.runtime import streams
 
+        streams.prepare()
         status = dispatch(argv)
         sys.stdout.flush()
         return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def _check_places(recipe: LineRecipe, run: Path) -> None:
     images, place = Path(recipe.data.folder).resolve(), run.resolve()
     if not images.is_dir():
         raise UsageError(f"data.folder = {recipe.data.folder}: no such folder of images")
+    for path in (images, place):
+        if not _is_utf8(path):
+            raise UsageError(
+                f"{path}: a recipe file cannot hold a name that is not UTF-8; rename the folder"
+            )
     if place.is_relative_to(images):
         raise UsageError(
             f"the Run folder {run} would lie among the images in {images}, as one more class: "
@@ -69,3 +75,11 @@ def _check_places(recipe: LineRecipe, run: Path) -> None:
         )
     if place.exists() and not place.is_dir():
         raise UsageError(f"--out {run} is a file: expected a folder, or a new name")
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -7,16 +7,14 @@ one line each. Exit status: 0 well, 1 something failed, 2 wrong usage, 130 inter
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
 import statistics
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from smidgen.runtime import __version__
+from smidgen.runtime import __version__, streams
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classification, Classifier
 from smidgen.runtime.engines import ENGINES
@@ -31,16 +29,17 @@ PROGRAM = "smidgen-runtime"
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Parse, do, print; returns the exit status."""
+    streams.prepare()
     try:
         return _main(arguments)
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        _drop_stdout()
+        streams.drop_stdout()
         return 1
     except OSError as error:
-        _drop_stdout()
+        streams.drop_stdout()
         _complain(f"cannot write the output ({error.strerror or error}); free some space")
         return 1
 
@@ -86,8 +85,6 @@ def parser() -> argparse.ArgumentParser:
 
 def _main(arguments: Optional[Sequence[str]]) -> int:
     options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # labels that the terminal cannot show
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' remarks: odd EXIF data, deprecations
     try:
@@ -208,11 +205,6 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _print_json(mapping: dict[str, Any]) -> None:
     print(json.dumps(mapping), flush=True)
-
-
-def _drop_stdout() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's exit does not fail on it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> None:

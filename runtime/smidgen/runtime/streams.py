@@ -1,0 +1,37 @@
+"""Standard output and error of a command: usable whatever the shell made of them.
+
+For commands only: a library must not change its host's streams.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TextIO
+
+
+def prepare() -> None:
+    """Make both streams take any text.
+
+    A stream that the shell closed (``>&-``) goes nowhere; Python has None there, and would print
+    errors to standard output instead. What a terminal cannot show, such as file names that are not
+    UTF-8, is written with backslashes instead of ending the command.
+    """
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def drop_stdout() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's exit does not fail on it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # open until the process ends
