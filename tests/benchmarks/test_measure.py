@@ -179,6 +179,14 @@ def test_a_full_disk_is_one_line(bundles: list[Path], tmp_path: Path) -> None:
         append(full, sweep.rows[0])
 
 
+def test_what_lies_in_the_users_folder_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    assert "usage: smidgen-runtime" in LocalDevice().run(["--help"])
+
+
 def test_a_local_process_that_fails_hangs_or_dies_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DeviceRunFailed, match="nowhere"):
         LocalDevice().run(["info", str(tmp_path / "nowhere.onnx")])

@@ -32,7 +32,8 @@ class LocalDevice:
         return str(path.resolve())
 
     def run(self, argv: Sequence[str]) -> str:
-        command = [sys.executable, "-m", "smidgen.runtime", *argv]
+        # -P: a numpy.py in the folder where the user stands is not ours to import
+        command = [sys.executable, "-P", "-m", "smidgen.runtime", *argv]
         try:
             done = subprocess.run(
                 command,

@@ -36,11 +36,14 @@ class ProcessRunner:
 
     def __init__(
         self,
-        program: Sequence[str] = (sys.executable, "-m", "smidgen.cli"),
+        program: Sequence[str] = (sys.executable, "-P", "-m", "smidgen.cli"),
         *,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        """``patience_s``: how long a child may take to notice by itself that it was interrupted."""
+        """``patience_s``: how long a child may take to notice by itself that it was interrupted.
+
+        ``-P`` in ``program``: a ``numpy.py`` in the folder where the user stands is not imported.
+        """
         self._program = tuple(program)
         self._patience_s = patience_s
 
