@@ -29,6 +29,7 @@ class Stages:
         self.statuses = {"train": 0, "export": 0, "bench": 0}
         self.failing: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
+        self.is_bench_silent = False
         self.runner = FakeRunner(self.answer)
 
     @property
@@ -55,7 +56,7 @@ class Stages:
                 mark = layout.GATE_FAILED if is_bad else ""
                 changes = {"verdict": FAILED} if is_bad else {}
                 self.make_bundle(f"run/bundles/run-{scheme}{mark}.onnx", scheme=scheme, **changes)
-        if stage == "bench":
+        if stage == "bench" and not self.is_bench_silent:
             bench = Path(argv[argv.index("--out") + 1])
             bench.mkdir(exist_ok=True)
             (bench / layout.REPORT_TEXT).write_text("the table\n")
@@ -201,6 +202,20 @@ def test_an_export_that_makes_part_of_the_files_says_so(stages: Stages, recipe: 
     result, _ = call(stages, recipe)
     assert stages.names == ["export"]
     assert (result.status, result.bench_is_done) == (1, False)
+
+
+def test_a_table_of_other_files_is_not_shown_where_measuring_fails(
+    stages: Stages, recipe: LineRecipe
+) -> None:
+    call(stages, recipe)
+    report = stages.run_folder / layout.BENCH / layout.REPORT_TEXT
+    assert report.exists()
+    stages.statuses["export"], stages.statuses["bench"], stages.failing = 1, 1, ("int8",)
+    stages.is_bench_silent = True
+    (stages.run_folder / "bundles" / "run-int8.onnx").unlink()
+    result, _ = call(stages, recipe)
+    assert result.outcomes[-1].stage == "bench"
+    assert (result.status, result.bench_is_done, report.exists()) == (1, False, False)
 
 
 def test_a_killed_stage_is_named_with_the_likely_cause(stages: Stages, recipe: LineRecipe) -> None:

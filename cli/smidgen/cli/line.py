@@ -7,6 +7,7 @@ that hash is the same and its files are there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ from smidgen.runtime.schema import as_mapping
 from smidgen.train.run import Run
 
 Stage = Literal["train", "export", "bench"]
+
+_REPORTS = (layout.REPORT_TEXT, layout.REPORT_MARKDOWN, layout.REPORT_JSON)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class _Line:
         if record.get("inputs") == inputs and _outputs_exist(name, self._recipe, self._run):
             self._progress(f"{name}: done before, in {record['seconds']:.0f} s")
             return Outcome(name, 0, float(record["seconds"]), was_done=True)
+        if name == "bench":
+            _remove_reports(self._run / layout.BENCH)
         self._progress(f"{name}: begins")
         began = self._clock()
         status = self._run_child(name)
@@ -139,6 +144,13 @@ class _Line:
             self._progress(f"{name} was killed by {_signal_name(-status)}{_likely(-status)}")
             return 1
         return status
+
+
+def _remove_reports(bench: Path) -> None:
+    """The table of other Bundles must not be shown where measuring these ones fails."""
+    for name in _REPORTS:
+        with contextlib.suppress(FileNotFoundError):
+            (bench / name).unlink()
 
 
 def _argv(name: Stage, recipe: LineRecipe, run: Path) -> list[str]:
@@ -244,8 +256,7 @@ def _best(run: Path) -> Path | None:
 def _files(recipe: LineRecipe, run: Path) -> tuple[Path, ...]:
     """The files that the line made for its user, Bundles first."""
     bench = run / layout.BENCH
-    names = (layout.REPORT_TEXT, layout.REPORT_MARKDOWN, layout.REPORT_JSON, layout.JOURNAL)
-    others = [bench / name for name in names]
+    others = [bench / name for name in (*_REPORTS, layout.JOURNAL)]
     others += [run / layout.MODEL, run / "metrics.jsonl", run / "curves.png", run / layout.RECIPE]
     present = tuple(path for path in others if path.is_file())
     return (*_bundles(recipe, run), *present)
