@@ -408,6 +408,23 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_postscript_is_never_run() -> None:
+    """Pillow opens EPS under any name, and starts Ghostscript on its content to load it."""
+    data = encoded(Image.fromarray(PICTURE), "EPS")
+    assert Image.open(io.BytesIO(data)).format == "EPS"
+    with pytest.raises(ImageUnreadable, match="EPS is a program, not a picture"):
+        decode(data)
+
+
+def test_a_picture_beyond_the_memory_is_not_called_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    with pytest.raises(ImageTooLarge, match="memory; scale it down"):
+        decode(Image.fromarray(PICTURE))
+
+
 def test_without_pillow_arrays_of_the_input_size_work(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
@@ -416,7 +433,7 @@ def test_without_pillow_arrays_of_the_input_size_work(monkeypatch: pytest.Monkey
     square = np.full((8, 8, 3), 5, np.uint8)
     assert load_pixels(square, Preprocessing(width=8, height=8)).shape == (8, 8, 3)
     for source in (GREY_RGB, b"\xff\xd8\xff"):
-        with pytest.raises(ImageError, match=r"pip install smidgen-runtime\[image\]"):
+        with pytest.raises(ImageError, match=r'pip install "smidgen-runtime\[image\]"'):
             load_pixels(source, as_is(9, 9))
 
 

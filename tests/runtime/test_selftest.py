@@ -81,8 +81,9 @@ def test_every_stage_can_fail(make_bundle: MakeBundle, golden: Any) -> None:
         with pytest.raises(SelfTestFailed, match=f"stage '{stage}' failed on fake 1.2.3"):
             selftest(Classifier(make_bundle("onnx", golden=other), backend=FakeEngine()))
     for name in ("image_png", "tensor_probe"):
-        other = dataclasses.replace(golden, **{name: "not base64!", "tensor_sha256": ""})
-        assert not examined(make_bundle, other).passed
+        for text in ("not base64!", "ü"):
+            other = dataclasses.replace(golden, **{name: text, "tensor_sha256": ""})
+            assert not examined(make_bundle, other).passed
 
 
 def test_a_swapped_channel_is_found(make_bundle: MakeBundle) -> None:

@@ -143,9 +143,9 @@ def install_advice(
     if model_format == "onnx":
         if is_32_bit:
             return f"no onnxruntime wheel exists for {here}; use the .tflite Bundle instead"
-        return f"run `pip install smidgen-runtime[onnx]` ({here})"
+        return f'run `pip install "smidgen-runtime[onnx]"` ({here})'
     if not is_32_bit:
-        return f"run `pip install smidgen-runtime[litert]` ({here})"
+        return f'run `pip install "smidgen-runtime[litert]"` ({here})'
     if system == "linux" and (3, 9) <= python <= (3, 11) and machine == "armv7l":
         return f'run `pip install "smidgen-runtime[tflite]" "numpy<2"` ({here})'
     return f"no TensorFlow Lite wheel exists for {here}; use a 64-bit system, or Python 3.9-3.11"

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 """Default limit of width x height, checked from the header before anything is decoded."""
 
+_RUN_BY_OTHER_PROGRAMS = ("EPS",)
+"""Formats for which Pillow starts another program (Ghostscript) on the file's content."""
 _EXIF_ORIENTATION = 0x0112
 _GLOBALS_LOCK = threading.Lock()
 
@@ -134,7 +136,7 @@ def _pillow(purpose: str) -> Any:
     except ImportError as error:
         raise ImageError(
             f"{purpose} needs Pillow, which is not installed: "
-            "run `pip install smidgen-runtime[image]`"
+            'run `pip install "smidgen-runtime[image]"`'
         ) from error
     return Image
 
@@ -184,6 +186,8 @@ def _load(stream: Any, name: str, max_pixels: int) -> Image.Image:
         ) from error
     except Exception as error:
         raise _unreadable(name, error) from error
+    if image.format in _RUN_BY_OTHER_PROGRAMS:
+        raise ImageUnreadable(f"{name}: {image.format} is a program, not a picture; save it as PNG")
     _check_size(name, image.width, image.height, max_pixels)
     try:
         with _whole_pictures_only():
@@ -210,7 +214,9 @@ def _load_given(source: Any, max_pixels: int) -> Image.Image:
     return source  # type: ignore[no-any-return]
 
 
-def _unreadable(name: str, error: Exception) -> ImageUnreadable:
+def _unreadable(name: str, error: Exception) -> ImageError:
+    if isinstance(error, MemoryError):
+        return ImageTooLarge(f"{name}: too large for this machine's memory; scale it down first")
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return ImageUnreadable(
         f"{name}: truncated or corrupt image ({reason}); replace it by a whole one"

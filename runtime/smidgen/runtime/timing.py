@@ -26,7 +26,7 @@ class TimingSample:
     """Raw nanoseconds of one process, in the order in which they were taken.
 
     The four tuples have one entry per run. ``whole_ns`` is one run from the image file to the
-    scores, measured by itself: at least the sum of its three parts.
+    scores: the sum of its three parts, which follow each other without a gap.
     """
 
     engine: str
