@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 
 from smidgen.export.calibration import choose
 from smidgen.export.errors import CalibrationError, SourceError
-from smidgen.export.pictures import Picture, scan_unlabelled
+from smidgen.export.pictures import Picture, pixel_batches, scan_unlabelled
 from smidgen.runtime.manifest import Preprocessing
 
 SQUARE = Preprocessing(width=16, height=16)
@@ -75,3 +76,21 @@ def test_a_folder_without_images_is_refused(tmp_path):
         scan_unlabelled(tmp_path)
     with pytest.raises(SourceError, match="is not a folder"):
         scan_unlabelled(tmp_path / "nowhere")
+
+
+def test_what_is_not_a_picture_is_named(tmp_path, picture_folder):
+    for number, picture in enumerate(scan_unlabelled(picture_folder)[:3]):
+        (tmp_path / f"{number}.png").write_bytes(picture.read())
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    pictures = scan_unlabelled(tmp_path)
+    assert len(pictures) == 3
+    assert next(pixel_batches(pictures, SQUARE, 3)).shape == (3, 16, 16, 3)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(pictures[0].read()[:60])
+    with pytest.raises(SourceError, match=r"/cut\.png cannot be used \(.*truncated or corrupt"):
+        next(pixel_batches(scan_unlabelled(tmp_path), SQUARE, 4))
+    cut.unlink()
+    cut.symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(SourceError, match=r"cannot read .*/cut\.png \(No such file"):
+        scan_unlabelled(tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import FloatModel
 from smidgen.runtime import Bundle, Classifier, selftest
 from smidgen.runtime.errors import OutputError
+from smidgen.train.lock import sole_writer
 
 ONE = ExportRecipe(formats=("onnx",), schemes=("float32",))
 
@@ -150,6 +153,25 @@ def test_leftovers_of_a_killed_export_go_and_a_folder_that_cannot_be_is_one_line
     assert {path.name for path in tmp_path.iterdir()} == {"toy-float32.onnx", "export.json"}
     with pytest.raises(OutputError, match="cannot write"):
         export(float_model, ONE, tmp_path / "export.json" / "below")
+
+
+def test_the_work_of_another_export_is_not_taken_for_a_leftover(float_model, tmp_path):
+    live = tmp_path / ".export-live"
+    live.mkdir()
+    progress, results = SilentProgress(), []
+    with sole_writer(tmp_path, print):
+        second = threading.Thread(
+            target=lambda: results.append(export(float_model, ONE, tmp_path, progress))
+        )
+        second.start()
+        deadline = time.monotonic() + 20
+        while not progress.notes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert progress.notes[0].startswith("waiting for another smidgen process")
+        assert (live.is_dir(), progress.stages) == (True, [])
+    second.join()
+    assert results[0].ok
+    assert not live.exists()
 
 
 def test_a_run_without_held_out_images_is_not_exported(float_model, tmp_path):
