@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,7 @@ import keras  # noqa: E402
 from smidgen.train.data import divide  # noqa: E402
 from smidgen.train.fitting import Images, TrainingLoop, images_of, predict  # noqa: E402
 from smidgen.train.graph import Stage, compile_stage, training_graph  # noqa: E402
+from smidgen.train.lock import sole_writer  # noqa: E402
 from smidgen.train.loop import train  # noqa: E402
 from smidgen.train.models.backbones import Normalization  # noqa: E402
 from smidgen.train.pixels import decode_all  # noqa: E402
@@ -274,6 +277,13 @@ def test_predictions_do_not_depend_on_the_batch_size(bench: Bench) -> None:
     assert whole.shape == (len(images), 3)
     np.testing.assert_allclose(predict(graph, images, 4), whole, atol=1e-5)
 
+    class Counting:
+        def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
+            assert len(pixels) == len(images), "a large batch is not filled up with copies"
+            return np.zeros((len(pixels), 3), np.float32)
+
+    assert predict(Counting(), images, 65_536).shape == whole.shape
+
 
 def test_a_folder_belongs_to_one_recipe_and_its_images(
     bench: Bench, whole: Run, tmp_path: Path
@@ -295,6 +305,29 @@ def test_a_finished_run_is_returned_as_it_is(bench: Bench, whole: Run) -> None:
     assert whole.model_path.read_bytes() == before
     assert not whole.checkpoints_path.exists()
     assert not whole.cache_path.exists()
+
+
+def test_a_run_that_another_process_trains_is_waited_for(
+    bench: Bench, whole: Run, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(bench.recipe, model=ModelRecipe(weights="none"))
+    run, progress, returned = Run(tmp_path / "run"), SilentProgress(), []
+    with sole_writer(run.folder, print):
+        second = threading.Thread(
+            target=lambda: returned.append(train(recipe, run.folder, progress=progress))
+        )
+        second.start()
+        deadline = time.monotonic() + 20
+        while not progress.notes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert progress.notes == [
+            f"waiting for another smidgen process that writes into {run.folder}"
+        ]
+        shutil.copytree(whole.folder, run.folder, dirs_exist_ok=True)  # the first one finishes
+        run.recipe_path.write_text(recipe.to_toml())
+    second.join()
+    assert returned[0].test_metrics == whole.test_metrics
+    assert (progress.counted, progress.stages) == (0, [])
 
 
 def test_a_run_inside_the_images_is_refused(make_folder: Callable[..., Path]) -> None:

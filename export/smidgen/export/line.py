@@ -31,6 +31,7 @@ from smidgen.runtime.errors import OutputError, RuntimeRoomError
 from smidgen.runtime.files import output_error, write_bytes
 from smidgen.runtime.manifest import Manifest, Provenance
 from smidgen.runtime.schema import as_mapping
+from smidgen.train.lock import sole_writer
 from smidgen.train.recipe_toml import dumps
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def export(
 ) -> ExportResult:
     """Make and judge the Bundles of ``recipe`` from ``source`` in ``folder``.
 
-    Returns what was made; ``failed`` where a gate did, or a file could not be made.
+    Returns what was made; ``failed`` where a gate did, or a file could not be made. Another process
+    that exports into ``folder`` is waited for.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -54,7 +56,13 @@ def export(
         GateError: the float model has no answers to compare with.
     """
     progress = progress or SilentProgress()
-    folder = Path(folder)
+    with sole_writer(Path(folder), progress.note):
+        return _export(source, recipe, Path(folder), progress)
+
+
+def _export(
+    source: FloatModel, recipe: ExportRecipe, folder: Path, progress: Progress
+) -> ExportResult:
     wanted = [(form, scheme) for form in recipe.formats for scheme in recipe.schemes]
     made = _up_to_date(source, recipe, folder)
     for pair in wanted:
@@ -102,7 +110,6 @@ def _workbench(
     from smidgen.export.verification import REFERENCE_FILE, Verifier
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".export-*"):  # of an export that was killed
             shutil.rmtree(left, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))

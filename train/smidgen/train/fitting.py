@@ -67,6 +67,7 @@ def fit(run: Run, dataset: Dataset, pixels: Pixels, progress: Progress) -> None:
 
 def predict(graph: Any, images: Images, batch_size: int) -> np.ndarray:
     """Logits ``(N, classes) float32``; the last batch is filled up, so that all have one shape."""
+    batch_size = min(batch_size, len(images))
     parts = []
     for start in range(0, len(images), batch_size):
         chosen = np.arange(start, start + batch_size)

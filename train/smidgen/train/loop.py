@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from smidgen.train.backend import select_backend
-from smidgen.train.data import SPLITS, Dataset, divide
+from smidgen.train.data import SPLITS, Dataset, Inventory, divide
 from smidgen.train.errors import DataError
+from smidgen.train.lock import sole_writer
 from smidgen.train.models.backbones import BACKBONES
 from smidgen.train.models.weights_file import weights_path
 from smidgen.train.progress import Progress, SilentProgress
@@ -27,8 +28,8 @@ def train(
     """Train ``recipe`` into ``folder`` and return the finished Run.
 
     An interrupted Run in ``folder`` goes on after its last whole epoch; a finished one is returned
-    as it is. What can be wrong with recipe, images, weights and disk is found out before Keras is
-    imported and before anything is decoded.
+    as it is; one that another process is training is waited for. What can be wrong with recipe,
+    images, weights and disk is found out before Keras is imported and before anything is decoded.
 
     Args:
         recipe: what to train; relative paths in it are taken from the current directory.
@@ -45,13 +46,18 @@ def train(
     run = Run(folder)
     run.check_recipe(recipe)
     if not run.is_finished:
-        _train(recipe, run, progress)
+        inventory = _checked(recipe, run)
+        with sole_writer(run.folder, progress.note):
+            run.keep_recipe(recipe)
+            if not run.is_finished:
+                _train(recipe, run, inventory, progress)
     for leftover in (run.checkpoints_path, run.cache_path):
         shutil.rmtree(leftover, ignore_errors=True)
     return run
 
 
-def _train(recipe: TrainRecipe, run: Run, progress: Progress) -> None:
+def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
+    """The images, where they, the weights and the place are fit for training; writes nothing."""
     data = recipe.data
     if run.folder.is_relative_to(data.folder):
         raise DataError(
@@ -61,10 +67,13 @@ def _train(recipe: TrainRecipe, run: Run, progress: Progress) -> None:
     weights_path(recipe.model.backbone, recipe.model.weights)
     inventory = take_inventory(data.folder, data)
     divide(inventory, data.split, data.seed)
-    run.keep_recipe(recipe)
+    return inventory
 
+
+def _train(recipe: TrainRecipe, run: Run, inventory: Inventory, progress: Progress) -> None:
     from smidgen.train.pixels import decode_all, require_space
 
+    data = recipe.data
     examples = [item.example for item in inventory.found]
     pixels = decode_all(examples, data.preprocessing(), run.cache_path, progress)
     dataset = divide(inventory.without(pixels.unreadable), data.split, data.seed)
