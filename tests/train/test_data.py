@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from smidgen.train import DataRecipe, Dataset, Example
+from smidgen.runtime.errors import SchemaError
+from smidgen.train import DataRecipe, Dataset, Example, Run
 from smidgen.train.data import SPLITS, Found, Inventory, divide, position, skipped_csv
 from smidgen.train.errors import DataError
 from smidgen.train.scan import scan, take_inventory
@@ -86,6 +87,34 @@ def test_links_to_nowhere_are_skipped_and_pipes_ignored(make_folder) -> None:  #
     assert (len(inventory.found), inventory.ignored_files) == (8, 1)
 
 
+def test_file_names_that_are_no_utf8_are_kept(make_folder, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    folder = make_folder("photos", {"red": 6, "blue": 6})
+    odd = os.fsdecode(os.fsencode(folder) + b"/red/caf\xe9")
+    (folder / "red/0000.png").rename(f"{odd}.png")
+    shutil.copy(f"{odd}.png", f"{odd}-twin.png")
+    dataset = scan(folder, DataRecipe(str(folder)))
+    run = Run(tmp_path / "run")
+    run.keep_dataset(dataset)
+    assert run.dataset() == dataset
+    assert any("caf\udce9" in e.path for name in SPLITS for e in run.dataset().split(name))
+    assert "red/caf\\udce9.png,the same content" in run.skipped_path.read_text("utf-8")
+
+
+def test_class_names_are_what_labels_can_be(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    fine = ["grüne Blätter 🌿", 'it\'s, "quoted"', "می\u200cخواهم", "👩\u200d🔬"]
+    for number, name in enumerate(sorted(fine) * 3):
+        path = tmp_path / "fine" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([number]))
+    assert scan(tmp_path / "fine", DataRecipe("x")).labels == tuple(sorted(fine))
+    for number, name in enumerate(("tail ", "\u00a0head", "two\nlines", "a\u2028b", "\udce9")):
+        path = tmp_path / f"bad{number}" / name / "0.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"0")
+        with pytest.raises(DataError, match=r"class folder '.*' cannot name a class"):
+            scan(tmp_path / f"bad{number}", DataRecipe("x"))
+
+
 def test_renaming_a_file_moves_nothing(make_folder) -> None:  # type: ignore[no-untyped-def]
     folder = make_folder("photos", {"red": 12, "blue": 9})
     before = scan(folder, DataRecipe(str(folder)))
@@ -103,6 +132,8 @@ def test_ready_splits_stay_as_they_are(make_folder) -> None:  # type: ignore[no-
     dataset = scan(root, DataRecipe(str(root)))
     assert [dataset.counts(name) for name in SPLITS] == [(6, 6), (2, 2), (3, 3)]
     assert {Path(e.path).parts[-3] for e in dataset.validation} == {"val"}
+    make_folder("photos/more", {"red": 2}, first_seed=900)  # neither a split nor a class
+    assert scan(root, DataRecipe(str(root))) == replace(dataset, ignored_files=1)
 
 
 def test_an_absent_split_is_cut_out_of_train(make_folder) -> None:  # type: ignore[no-untyped-def]
@@ -146,6 +177,9 @@ def test_limit_takes_the_same_images_each_time(make_folder) -> None:  # type: ig
     labels = [item.example.label for item in limited.found]
     assert (labels.count(1), labels.count(0)) == (10, 6)
     assert min(scan(folder, DataRecipe(str(folder), limit=10)).counts("test")) >= 1
+    assert sum(scan(folder, DataRecipe(str(folder), limit=3)).counts("train")) == 2
+    with pytest.raises(SchemaError, match=r"data\.limit = 2: allowed 0 .* or at least 3"):
+        DataRecipe(str(folder), limit=2)
 
 
 def test_unreadable_images_leave_and_are_listed() -> None:

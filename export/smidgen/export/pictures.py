@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smidgen.export.errors import SourceError
+from smidgen.runtime.errors import ImageError
+from smidgen.runtime.files import sha256_of_file
 from smidgen.runtime.manifest import Preprocessing
 from smidgen.runtime.preprocessing import load_pixels
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+from smidgen.train.scan import IMAGE_SUFFIXES, is_image
 
 
 @dataclass(frozen=True)
@@ -47,41 +48,49 @@ class Picture:
             )
         return data
 
+    def pixels(self, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        """The input tensor, ``(height, width, 3) uint8, 0..255``.
+
+        Raises:
+            SourceError: as ``read``, or the file is no whole image.
+        """
+        try:
+            return load_pixels(self.read(), preprocessing)
+        except ImageError as error:
+            raise SourceError(f"{self.path} cannot be used ({error})") from error
+
 
 def pixel_batches(
     pictures: Sequence[Picture], preprocessing: Preprocessing, size: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Decode ``pictures`` in order, a few threads ahead of the consumer.
+    """Decode ``pictures`` in order, a batch at a time, in a few threads.
 
     Yields arrays ``(n, height, width, 3) uint8, 0..255`` with ``n = size``, but for the last.
     """
-
-    def load(picture: Picture) -> NDArray[np.uint8]:
-        return load_pixels(picture.read(), preprocessing)
-
     threads = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(pictures), size):
-            yield np.stack(list(pool.map(load, pictures[start : start + size])))
+            batch = pictures[start : start + size]
+            yield np.stack(list(pool.map(lambda picture: picture.pixels(preprocessing), batch)))
 
 
 def scan_unlabelled(folder: str | os.PathLike[str]) -> tuple[Picture, ...]:
     """All image files under ``folder``, each content once, sorted by content hash.
 
     Raises:
-        SourceError: no such folder, or no image in it.
+        SourceError: no such folder, no image in it, or one that cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise SourceError(f"{root} is not a folder: give a folder of images")
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
     found: dict[str, Picture] = {}
-    for path in files:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(filter(is_image, root.rglob("*"))):
+        try:
+            digest = sha256_of_file(path)
+        except OSError as error:
+            raise SourceError(
+                f"cannot read {path} ({error.strerror or error}): take it out of the folder"
+            ) from error
         found.setdefault(digest, Picture(str(path.resolve()), digest))
     if not found:
         raise SourceError(

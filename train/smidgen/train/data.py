@@ -160,12 +160,12 @@ def position(sha256: str, salt: str) -> float:
 
 
 def skipped_csv(skipped: Iterable[Skipped]) -> str:
-    """``path,reason`` lines with a header."""
+    """``path,reason`` lines with a header; bytes of a name that are no UTF-8 as ``\\udc..``."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["path", "reason"])
     writer.writerows((item.path, item.reason) for item in skipped)
-    return stream.getvalue()
+    return stream.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _cut_points(

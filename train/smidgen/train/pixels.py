@@ -71,7 +71,7 @@ def decode_all(
                 bad = _write(stream, shape, examples, preprocessing, progress)
         finally:
             progress.finish()
-        write_text(list_path, json.dumps(bad, ensure_ascii=False) + "\n")
+        write_text(list_path, json.dumps(bad) + "\n")
     return Pixels(
         array=np.load(array_path, mmap_mode="r"),
         rows={example.sha256: row for row, example in enumerate(examples)},

@@ -46,6 +46,11 @@ class DataRecipe:
                 f"data.split = {list(self.split)} adds up to {sum(self.split):g}; "
                 "the shares of train, validation and test must add up to 1"
             )
+        if 0 < self.limit < len(self.split):
+            raise SchemaError(
+                f"data.limit = {self.limit}: allowed 0 (all images), or at least {len(self.split)} "
+                "(one image per class for each of train, validation and test)"
+            )
 
     def preprocessing(self) -> Preprocessing:
         """How a picture becomes the input tensor, in training as on the device."""

@@ -218,7 +218,7 @@ class Run:
             "skipped": [[item.path, item.reason] for item in dataset.skipped],
             "splits": splits,
         }
-        write_text(self.dataset_path, json.dumps(mapping, ensure_ascii=False) + "\n")
+        write_text(self.dataset_path, json.dumps(mapping) + "\n")  # ASCII: any file name fits
 
     def _read(self, path: Path) -> str:
         try:

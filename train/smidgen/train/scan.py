@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,10 @@ _SPLIT_FOLDERS: dict[str, Split] = {
     "valid": "validation",
     "test": "test",
 }
+_NEVER_IN_LABELS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories: control characters, surrogates (undecodable bytes), line and paragraph ends.
+Joiners (Cf), which Persian words and emoji need, are allowed."""
+
 _HELD_OUT_FIRST: tuple[Split | None, ...] = ("test", "validation", "train", None)
 
 
@@ -44,7 +49,7 @@ def scan(folder: str | os.PathLike[str], recipe: DataRecipe) -> Dataset:
 
 
 def take_inventory(folder: str | os.PathLike[str], recipe: DataRecipe) -> Inventory:
-    """The distinct images of ``folder``, at most ``recipe.limit`` per class.
+    """The distinct images of ``folder``, about ``recipe.limit`` per class (see ``_limited``).
 
     Duplicates (equal SHA-256) count once; a copy in a held-out split is kept before one in train.
     Equal content under two labels is skipped altogether: one of the labels is wrong, and training
@@ -81,7 +86,7 @@ def _list_files(root: Path) -> tuple[list[_File], tuple[str, ...], int]:
     splits = _ready_splits(root)
     bases: list[tuple[Path, Split | None]] = [*splits] if splits else [(root, None)]
     files: list[_File] = []
-    ignored = 0
+    ignored = sum(map(len, _partition(root))) - len(splits) if splits else 0
     labels: dict[Split | None, list[str]] = {}
     for base, split in bases:
         folders, stray = _partition(base)
@@ -91,7 +96,7 @@ def _list_files(root: Path) -> tuple[list[_File], tuple[str, ...], int]:
             raise _no_classes(base, stray)
         for entry in folders:
             inside_folders, inside = _partition(entry)
-            images = [path for path in inside if _is_image(path)]
+            images = [path for path in inside if is_image(path)]
             ignored += len(inside) - len(images) + len(inside_folders)
             files += [_File(path, entry.name, split) for path in images]
     if not files:
@@ -130,14 +135,14 @@ def _partition(folder: Path) -> tuple[list[Path], list[Path]]:
     return [entry for entry in folders if not entry.name.startswith(".")], files
 
 
-def _is_image(path: Path) -> bool:
-    """By name; a dangling link counts (and is skipped with its reason), a pipe does not."""
+def is_image(path: Path) -> bool:
+    """By name; a dangling link counts (reading it tells why not), pipes and folders do not."""
     is_known = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     return is_known and (path.is_file() or path.is_symlink())
 
 
 def _no_classes(base: Path, stray: list[Path]) -> DataError:
-    images = sum(_is_image(path) for path in stray)
+    images = sum(is_image(path) for path in stray)
     lying = f"{images} images lie directly in it" if images else "it holds no folder"
     return DataError(
         f"{base} has no class folders ({lying}); expected one folder of images per class"
@@ -154,11 +159,18 @@ def _checked_labels(root: Path, labels: dict[Split | None, list[str]]) -> tuple[
                 "every class needs training images"
             )
     for name in main:
-        if not name.isprintable():
+        if not _is_label(name):
             raise DataError(
-                f"{root}: the class folder {name!r} has a control character in its name"
+                f"{root}: the class folder {name!r} cannot name a class: give it a name without "
+                "spaces at its ends, control characters and bytes that are no UTF-8"
             )
     return tuple(main)
+
+
+def _is_label(name: str) -> bool:
+    """Whether ``name`` can be a line of the ``labels.txt`` of a Bundle, which export will write."""
+    has_ends = name != name.strip()
+    return not has_ends and not any(unicodedata.category(c) in _NEVER_IN_LABELS for c in name)
 
 
 def _hash(files: list[_File]) -> tuple[list[tuple[_File, str]], list[Skipped]]:
@@ -204,7 +216,11 @@ def _distinct(
 
 
 def _limited(found: list[Found], limit: int, seed: int) -> Iterator[Found]:
-    """At most ``limit`` images per class, chosen by hash; ready splits keep their proportions."""
+    """``limit`` images per class, chosen by hash.
+
+    Ready splits keep their proportions: each gives its rounded share, but one image at least, so
+    that a class may have one or two images more.
+    """
     if limit == 0:
         yield from found
         return
