@@ -113,6 +113,16 @@ def test_tensors_beyond_their_storage_are_refused(tmp_path: Path) -> None:
         read_state_dict(legacy_file(tmp_path / "b.pth", (2, 3), (-3, 1)))
 
 
+def test_numbers_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMismatch, match="beyond its storage"):
+        read_state_dict(legacy_file(tmp_path / "a.pth", (1 << 50, 2), (0, 0)))
+    content = bytearray(legacy_file(tmp_path / "b.pth").read_bytes())
+    content[-32:-24] = (1 << 50).to_bytes(8, "little")  # the count before six float32
+    (tmp_path / "b.pth").write_bytes(content)
+    with pytest.raises(WeightsMismatch, match="1125899906842624 elements do not fit into the 24 b"):
+        read_state_dict(tmp_path / "b.pth")
+
+
 def test_damaged_files_are_told_in_one_line(tmp_path: Path) -> None:
     whole = legacy_file(tmp_path / "a.pth").read_bytes()
     for size in (0, 10, 100, len(whole) - 1):

@@ -9,6 +9,7 @@ its own stand-ins for them, so nothing of the file's choice ever runs.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import zipfile
@@ -115,10 +116,10 @@ def _read(stream: BinaryIO) -> dict[str, np.ndarray]:
 
 def _read_storage(stream: BinaryIO, dtype: np.dtype[Any]) -> np.ndarray:
     count = int.from_bytes(stream.read(8), "little", signed=True)
-    data = stream.read(count * dtype.itemsize) if count >= 0 else b""
-    if len(data) != count * dtype.itemsize:
-        raise EOFError("the elements end early")
-    return np.frombuffer(data, dtype)
+    left_bytes = os.fstat(stream.fileno()).st_size - stream.tell()
+    if not 0 <= count * dtype.itemsize <= left_bytes:
+        raise EOFError(f"{count} elements do not fit into the {left_bytes} bytes that are left")
+    return np.frombuffer(stream.read(count * dtype.itemsize), dtype)
 
 
 def _array(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
@@ -128,7 +129,7 @@ def _array(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} with strides {strides}")
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= flat.size:
+    if 0 not in shape and (last >= flat.size or math.prod(shape) > flat.size):
         raise ValueError("a tensor reaches beyond its storage")
     view = np.lib.stride_tricks.as_strided(
         flat[offset:], shape, tuple(step * flat.itemsize for step in strides), writeable=False
