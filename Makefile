@@ -5,12 +5,12 @@
 #   make INSTALLER=pip ...                pip although uv is there
 
 ifndef PYTHON
-PYTHON := $(shell for candidate in python3.11 python3 python; do \
+override PYTHON := $(shell for candidate in python3.11 python3 python; do \
 	if $$candidate -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; \
 	then echo $$candidate; break; fi; done)
 endif
 ifeq ($(strip $(PYTHON)),)
-PYTHON := python3
+override PYTHON := python3
 endif
 INSTALLER ?= auto
 UV ?= uv

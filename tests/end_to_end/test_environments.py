@@ -214,6 +214,13 @@ def test_make_says_so_where_there_is_no_python() -> None:
     assert "Python 3.11 is needed, and 'no-such-python' does not run" in ended.stderr
 
 
+def test_make_with_an_empty_python_searches_for_one() -> None:
+    ended = subprocess.run(
+        ["make", "-n", "PYTHON=", "setup"], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert re.search(r"^\S*python\S* tools/setup_env\.py", ended.stdout, re.MULTILINE)
+
+
 def test_every_environment_has_its_locks() -> None:
     named = {name for environment in ENVIRONMENTS.values() for name in environment.locks}
     assert named <= {path.stem for path in LOCKS}
