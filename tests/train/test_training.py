@@ -83,9 +83,9 @@ class Bench:
         self.recipe = TrainRecipe(DataRecipe(str(folder), image_size=64), schedule=schedule)
         data = self.recipe.data
         inventory = take_inventory(folder, data)
-        self.dataset = divide(inventory, data.split)
         examples = [item.example for item in inventory.found]
         self.pixels = decode_all(examples, data.preprocessing(), runs / "c", SilentProgress())
+        self.dataset = divide(inventory.without(self.pixels.unreadable), data.split)
 
     def images(self, name: Any) -> Images:
         return images_of(self.dataset, self.pixels, name)
@@ -305,6 +305,22 @@ def test_a_finished_run_is_returned_as_it_is(bench: Bench, whole: Run) -> None:
     assert whole.model_path.read_bytes() == before
     assert not whole.checkpoints_path.exists()
     assert not whole.cache_path.exists()
+
+
+def test_a_finished_run_is_not_taken_for_one_of_changed_images(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_folder("photos", COUNTS)
+    shutil.copy(folder / "red/0000.png", folder / "red/twin.png")
+    (folder / "red/cut.png").write_bytes((folder / "red/0001.png").read_bytes()[:500])
+    run = Bench(folder, tmp_path / "runs", SCHEDULE).go("whole")
+    recipe = run.recipe
+    train(recipe, run.folder)
+    make_folder("photos", {"blue": 1}, first_seed=77)  # another picture under an old name
+    with pytest.raises(RunMismatch, match="changed since the Run"):
+        train(recipe, run.folder)
+    shutil.rmtree(folder)
+    assert train(recipe, run.folder).is_finished
 
 
 def test_a_run_that_another_process_trains_is_waited_for(

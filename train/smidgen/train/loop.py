@@ -14,7 +14,7 @@ from smidgen.train.lock import sole_writer
 from smidgen.train.models.backbones import BACKBONES
 from smidgen.train.models.weights_file import weights_path
 from smidgen.train.progress import Progress, SilentProgress
-from smidgen.train.recipe import TrainRecipe
+from smidgen.train.recipe import DataRecipe, TrainRecipe
 from smidgen.train.run import Run
 from smidgen.train.scan import take_inventory
 
@@ -28,8 +28,9 @@ def train(
     """Train ``recipe`` into ``folder`` and return the finished Run.
 
     An interrupted Run in ``folder`` goes on after its last whole epoch; a finished one is returned
-    as it is; one that another process is training is waited for. What can be wrong with recipe,
-    images, weights and disk is found out before Keras is imported and before anything is decoded.
+    as it is, if its images did not change; one that another process is training is waited for. What
+    can be wrong with recipe, images, weights and disk is found out before Keras is imported and
+    before anything is decoded.
 
     Args:
         recipe: what to train; relative paths in it are taken from the current directory.
@@ -45,7 +46,9 @@ def train(
     recipe = _with_absolute_paths(recipe)
     run = Run(folder)
     run.check_recipe(recipe)
-    if not run.is_finished:
+    if run.is_finished:
+        _check_images(recipe.data, run)
+    else:
         inventory = _checked(recipe, run)
         with sole_writer(run.folder, progress.note):
             run.keep_recipe(recipe)
@@ -54,6 +57,20 @@ def train(
     for leftover in (run.checkpoints_path, run.cache_path):
         shutil.rmtree(leftover, ignore_errors=True)
     return run
+
+
+def _check_images(data: DataRecipe, run: Run) -> None:
+    """Raise RunMismatch where the images are not those of the finished ``run`` any more.
+
+    Where their folder is gone altogether there is nothing to compare, and nothing else to train on.
+    """
+    if not Path(data.folder).is_dir():
+        return
+    inventory = take_inventory(data.folder, data)
+    skipped = {item.path for item in run.dataset().skipped}
+    undecodable = [item.example for item in inventory.found if item.example.path in skipped]
+    inventory = inventory.without({example.sha256: "" for example in undecodable})
+    run.keep_dataset(divide(inventory, data.split, data.seed))
 
 
 def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
