@@ -115,6 +115,13 @@ def test_every_ending_is_one_line(
     assert err.count("\n") == (1 if expected else 0)
 
 
+def test_only_a_command_that_goes_on_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """``predict`` and ``bench`` begin anew."""
+    for argv in (["bench", "m.onnx"], ["predict", "m.onnx", "a.png"], []):
+        assert ending(KeyboardInterrupt(), argv) == 130
+        assert capsys.readouterr().err == "smidgen: interrupted\n"
+
+
 def test_a_bug_of_ours_is_one_line_and_its_traceback_a_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

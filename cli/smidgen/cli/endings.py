@@ -19,6 +19,9 @@ EXIT_USAGE = 2
 EXIT_BROKEN_PIPE = 141
 DEBUG_VARIABLE = "SMIDGEN_DEBUG"
 
+_RESUMED = ("run", "train")
+"""Commands that go on where they were interrupted; the others begin anew."""
+
 _OUT_OF_MEMORY = (
     "out of memory: use a smaller --batch-size or --image-size, or close other programs"
 )
@@ -30,7 +33,7 @@ def ending(error: BaseException, argv: Sequence[str]) -> int:
         return error.code if isinstance(error.code, int) else EXIT_FAILED
     if isinstance(error, KeyboardInterrupt) or was_interrupted():
         if not is_stage():
-            _say(str(error) or "interrupted; run the same command again to go on")
+            _say(str(error) or _interrupted(argv))
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
         streams.drop_stdout()
@@ -39,6 +42,11 @@ def ending(error: BaseException, argv: Sequence[str]) -> int:
         traceback.print_exception(error)
     _say(_line(error, argv))
     return EXIT_USAGE if isinstance(error, (UsageError, SchemaError)) else EXIT_FAILED
+
+
+def _interrupted(argv: Sequence[str]) -> str:
+    goes_on = "; run the same command again to go on" if next(iter(argv), "") in _RESUMED else ""
+    return f"interrupted{goes_on}"
 
 
 def _line(error: BaseException, argv: Sequence[str]) -> str:
