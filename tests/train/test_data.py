@@ -206,6 +206,9 @@ def test_bad_folders_are_told_in_one_line(make_folder, tmp_path) -> None:  # typ
     assert "is not a folder" in reason(tmp_path / "absent")
     assert "it holds no folder" in reason(tmp_path / "empty")
     assert "holds no image" in reason(tmp_path / "two")
+    (tmp_path / "deep" / "Train").mkdir(parents=True)
+    (tmp_path / "deep" / "Test" / "red").mkdir(parents=True)
+    assert "name ready splits train/ with" in reason(tmp_path / "deep")
     assert "holds 1 class ('red')" in reason(make_folder("one", {"red": 5}))
     assert "class 'red' has 1 usable image; at least 3" in reason(
         make_folder("few", {"red": 1, "blue": 9})
@@ -219,6 +222,19 @@ def test_a_class_without_training_images_is_an_error(make_folder) -> None:  # ty
     make_folder("photos/test", {"red": 5, "green": 5}, first_seed=900)
     root = make_folder("photos", {})
     with pytest.raises(DataError, match=r"class 'green' is in test/ but not in train/"):
+        scan(root, DataRecipe(str(root)))
+
+
+def test_classes_may_be_absent_from_ready_held_out_splits(make_folder) -> None:  # type: ignore[no-untyped-def]
+    make_folder("photos/train", {"red": 5, "blue": 5})
+    make_folder("photos/test", {"red": 5}, first_seed=900)
+    root = make_folder("photos", {})
+    dataset = scan(root, DataRecipe(str(root)))
+    assert dataset.counts("test") == (0, 5)
+    assert [dataset.absent(name) for name in SPLITS] == [(), (), ("blue",)]
+    shutil.rmtree(root / "train/red")
+    (root / "train/red").mkdir()
+    with pytest.raises(DataError, match=r"class 'red' in train/ has 0 usable images"):
         scan(root, DataRecipe(str(root)))
 
 

@@ -113,6 +113,11 @@ class Dataset:
         counter = Counter(example.label for example in self.split(name))
         return tuple(counter[index] for index in range(len(self.labels)))
 
+    def absent(self, name: Split) -> tuple[str, ...]:
+        """The labels without an image in one split; there are some in ready splits only."""
+        counts = zip(self.labels, self.counts(name), strict=True)
+        return tuple(label for label, count in counts if count == 0)
+
 
 def divide(inventory: Inventory, shares: tuple[float, float, float], seed: int = 0) -> Dataset:
     """Divide the images over train, validation and test.
@@ -138,7 +143,8 @@ def divide(inventory: Inventory, shares: tuple[float, float, float], seed: int =
     splits: dict[Split, list[Example]] = {name: [] for name in SPLITS}
     for label, items in by_class.items():
         free = [item.example for item in items if item.split in (None, "train")]
-        parts = _divide_class(free, cut, seed, inventory.labels[label])
+        name_of_class = f"class {inventory.labels[label]!r}{' in train/' if ready else ''}"
+        parts = _divide_class(free, cut, seed, name_of_class)
         for name in SPLITS:
             splits[name] += parts.get(name, [])
             splits[name] += [i.example for i in items if i.split == name and name not in cut]
@@ -185,13 +191,12 @@ def _cut_points(
 
 
 def _divide_class(
-    examples: list[Example], cut: Mapping[Split, tuple[float, float]], seed: int, label: str
+    examples: list[Example], cut: Mapping[Split, tuple[float, float]], seed: int, what: str
 ) -> dict[Split, list[Example]]:
     if len(examples) < len(cut):
         raise DataError(
-            f"class {label!r} has {len(examples)} usable image{'s' * (len(examples) != 1)}; at "
-            f"least {len(cut)} are needed (one each for {', '.join(cut)}): add images or remove "
-            "the class"
+            f"{what} has {len(examples)} usable image{'s' * (len(examples) != 1)}; at least "
+            f"{len(cut)} are needed (one each for {', '.join(cut)}): add images or remove the class"
         )
     places = {example.sha256: position(example.sha256, f"split {seed}") for example in examples}
     ordered = sorted(examples, key=lambda example: (places[example.sha256], example.sha256))

@@ -116,6 +116,11 @@ def _with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
 def _tell(dataset: Dataset, run: Run, progress: Progress) -> None:
     counts = ", ".join(f"{len(dataset.split(name))} {name}" for name in SPLITS)
     progress.note(f"{len(dataset.labels)} classes; images: {counts}")
+    for name in SPLITS:
+        absent = dataset.absent(name)
+        if absent:
+            named = ", ".join(map(repr, absent[:3])) + (" ..." if len(absent) > 3 else "")
+            progress.note(f"{len(absent)} classes have no image in {name}: {named}")
     if dataset.skipped:
         count = len(dataset.skipped)
         progress.note(f"skipped {count} image{'s' * (count != 1)}, listed in {run.skipped_path}")

@@ -36,6 +36,10 @@ _NEVER_IN_LABELS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories: control characters, surrogates (undecodable bytes), line and paragraph ends.
 Joiners (Cf), which Persian words and emoji need, are allowed."""
 
+_HINT_DEEPER = (
+    "; the class folders hold folders: give one of those, or name ready splits train/ with "
+    "validation/ or test/"
+)
 _HELD_OUT_FIRST: tuple[Split | None, ...] = ("test", "validation", "train", None)
 
 
@@ -86,6 +90,7 @@ def _list_files(root: Path) -> tuple[list[_File], tuple[str, ...], int]:
     splits = _ready_splits(root)
     bases: list[tuple[Path, Split | None]] = [*splits] if splits else [(root, None)]
     files: list[_File] = []
+    deeper = 0
     ignored = sum(map(len, _partition(root))) - len(splits) if splits else 0
     labels: dict[Split | None, list[str]] = {}
     for base, split in bases:
@@ -97,12 +102,14 @@ def _list_files(root: Path) -> tuple[list[_File], tuple[str, ...], int]:
         for entry in folders:
             inside_folders, inside = _partition(entry)
             images = [path for path in inside if is_image(path)]
+            deeper += len(inside_folders)
             ignored += len(inside) - len(images) + len(inside_folders)
             files += [_File(path, entry.name, split) for path in images]
     if not files:
         raise DataError(
             f"{root} holds no image: expected .jpg, .jpeg, .png, .webp or .bmp files directly in "
-            f"one folder per class ({ignored} other files were ignored)"
+            f"one folder per class ({ignored} other entries were ignored)"
+            f"{_HINT_DEEPER if deeper else ''}"
         )
     return files, _checked_labels(root, labels), ignored
 
