@@ -37,6 +37,7 @@ def test_a_bundle_opens(make_bundle: MakeBundle, model_format: str) -> None:
     data = path.read_bytes()
     assert bundle.manifest.labels == ("red", "grün", "blue")
     assert bundle.file_bytes == len(data)
+    assert "file_sha256" not in vars(bundle)  # a second pass over the file, which answers can spare
     assert bundle.file_sha256 == hashlib.sha256(data).hexdigest()
     assert payload_sha256(data) == bundle.manifest.payload_sha256
     assert "data=" not in repr(bundle)

@@ -16,6 +16,7 @@ length is checked before it is used, and whatever is wrong ends in one ``BundleE
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -70,8 +71,12 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    file_sha256: str
     data: bytes = field(repr=False)
+
+    @functools.cached_property
+    def file_sha256(self) -> str:
+        """SHA-256 of the whole file; made when it is asked for, since answers do not need it."""
+        return hashlib.sha256(self.data).hexdigest()
 
     @property
     def file_bytes(self) -> int:
@@ -94,7 +99,7 @@ class Bundle:
             raise NotABundle(f"{file}: {error}") from error
         except BundleDamaged as error:
             raise BundleDamaged(f"{file}: {error}") from error
-        return cls(file, manifest, hashlib.sha256(data).hexdigest(), data)
+        return cls(file, manifest, data)
 
 
 def model_format(data: bytes) -> str:
