@@ -61,9 +61,10 @@ def as_json(report: Report) -> str:
 
 LEGEND = (
     "drop: points of top-1 lost against the float model [95 % interval]; verdict: of the gate.",
-    "load, first: median ms to open the file and to the first answer; pre: resize and crop;",
+    "load: median ms to read, check and load the file; first: of the first inference after that;",
+    "pre: resize and crop, without decoding; MB: peak memory of the whole process (10^6 bytes);",
     "x float: median inference over that of the float32 file of the same format [95 % interval],",
-    "tie: the interval contains 1; MB: peak memory of the whole process (1 MB = 1,000,000 bytes).",
+    "tie: the interval contains 1.",
 )
 
 
