@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -63,6 +64,12 @@ def is_complete(folder: Path) -> bool:
     return sum(1 for _ in folder.glob("[0-9]/[0-9]*.png")) == IMAGES
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether ``folder`` holds nothing but digits as ``write`` names them: it may be replaced."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return folder.is_dir() and all(re.fullmatch(r"\d(/\d{4}\.png)?", name) for name in names)
+
+
 def write(folder: Path) -> None:
     """Make ``folder`` with all images, or leave nothing under that name."""
     images, labels = read(data_file())
@@ -85,7 +92,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[0])
     if is_complete(folder):
         return 0
-    if folder.exists() and not all(path.name.isdigit() for path in folder.iterdir()):
+    if folder.exists() and not is_ours(folder):
         print(f"{folder} holds other things than digits: name another folder", file=sys.stderr)
         return 1
     try:

@@ -59,3 +59,14 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "holds other things than digits" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
+    assert "holds other things than digits" in build(tmp_path / "holiday.txt").stderr
+
+
+def test_somebodys_own_digits_are_left_alone(tmp_path: Path) -> None:
+    picture = tmp_path / "7" / "seven.png"
+    picture.parent.mkdir()
+    picture.touch()
+    ended = build(tmp_path)
+    assert ended.returncode == 1
+    assert "holds other things than digits" in ended.stderr
+    assert picture.exists()
