@@ -54,8 +54,11 @@ def test_rows_are_what_the_device_sees(make_folder, tmp_path) -> None:  # type: 
     reopened = decode_all(examples, SIZE_64, tmp_path / "cache", again)
     assert (again.counted, reopened.unreadable) == (0, pixels.unreadable)
     stretched = Preprocessing(width=64, height=64, fit="stretch")
+    killed = tmp_path / "cache" / ".pixels-0.x1.npy"
+    killed.write_bytes(b"half")
     decode_all(examples, stretched, tmp_path / "cache", again)
     assert again.counted == 10
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # neither the other size nor the half one
 
 
 def test_an_interrupted_cache_leaves_nothing(make_folder, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -177,12 +177,16 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         bench.go("cut", Interrupting(after_calls=epochs_before * steps + 2))
     assert not (bench.runs / "cut/model.keras").exists()
+    killed = bench.runs / "cut/checkpoints/.state.x1.npz"
+    killed.write_bytes(b"half")
     with pytest.raises(NotARun, match="not finished; train again into the same folder"):
         Run.open(bench.runs / "cut")
     progress = SilentProgress()
     resumed = bench.go("cut", progress)
     assert progress.notes[0] == f"resuming after epoch {epochs_before} of 4"
     assert progress.counted == (4 - epochs_before) * steps * SCHEDULE.batch_size
+    assert not killed.exists()
+    assert len(list(killed.parent.iterdir())) == 2  # the state, and the best weights
     assert [(r.stage, r.epoch) for r in resumed.metrics] == [
         (r.stage, r.epoch) for r in whole.metrics
     ]

@@ -70,6 +70,8 @@ def save(
 ) -> None:
     """Write the checkpoint; first ``best_weights``, when its last epoch is the best.
 
+    Whatever else lies in ``folder`` goes: older best weights, and what a killed process left.
+
     Raises:
         OutputError: the disk is full or the folder not writable.
     """
@@ -81,8 +83,8 @@ def save(
     text = json.dumps(as_mapping(state))
     arrays[_STATE_KEY] = np.frombuffer(text.encode("ascii"), np.uint8)
     _save_arrays(folder / _STATE_FILE, arrays)
-    for path in folder.glob("best-*.npz"):
-        if path.name != state.best_file:
+    for path in folder.iterdir():
+        if path.name not in (_STATE_FILE, state.best_file):
             path.unlink()
 
 

@@ -56,6 +56,8 @@ def decode_all(
 ) -> Pixels:
     """Decode ``examples`` into ``folder``, or open what an earlier call left there.
 
+    Other files in ``folder``, of other images or of a killed process, go first.
+
     Raises:
         DiskSpaceError: the decoded images would not fit.
         OutputError: the folder cannot be written to, or the disk filled up meanwhile.
@@ -64,6 +66,7 @@ def decode_all(
     array_path, list_path = folder / f"pixels-{key}.npy", folder / f"pixels-{key}.json"
     if not (array_path.is_file() and list_path.is_file()):
         shape = (len(examples), preprocessing.height, preprocessing.width, 3)
+        shutil.rmtree(folder, ignore_errors=True)
         require_space(folder, int(np.prod(shape)), f"the decoded images ({len(examples)} of them)")
         progress.start("decoding", len(examples))
         try:
