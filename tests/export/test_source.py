@@ -55,9 +55,16 @@ def test_a_run_gives_its_train_and_test_split_and_its_model(run):
 
 def test_an_unfinished_run_and_a_damaged_model_are_refused(run):
     source = from_run(run)
-    run.model_path.write_bytes(run.model_path.read_bytes()[:100])
-    with pytest.raises(SourceError, match="cannot load"):
-        source.load()
+    whole = run.model_path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    for damaged in (whole[:100], flipped):
+        run.model_path.write_bytes(damaged)
+        with pytest.raises(
+            SourceError, match=r"cannot load .*model\.keras .*train again"
+        ) as caught:
+            source.load()
+        assert "\n" not in str(caught.value)
     run.model_path.unlink()
     with pytest.raises(SourceError, match="holds no finished model"):
         from_run(run)

@@ -13,6 +13,7 @@ from smidgen.export.errors import SourceError
 from smidgen.export.pictures import Picture, hash_of_hashes, scan_unlabelled
 from smidgen.runtime.files import sha256_of_file
 from smidgen.runtime.manifest import Preprocessing
+from smidgen.train.errors import WeightsError
 
 if TYPE_CHECKING:
     from smidgen.train.models.backbones import BackboneName
@@ -79,14 +80,14 @@ def from_run(run: Run) -> FloatModel:
     normalization = run.normalization
 
     def load() -> Any:
-        from smidgen.export.tensorflow_backend import captured_output, keras
+        from smidgen.export.tensorflow_backend import captured_output
+        from smidgen.train.models.weights import load_network
 
         try:
             with captured_output():
-                return keras.models.load_model(weights, compile=False)
-        except (OSError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise SourceError(f"cannot load {weights} ({reason}): train again") from error
+                return load_network(weights)
+        except WeightsError as error:
+            raise SourceError(f"cannot load the model ({error}): train again") from error
 
     return FloatModel(
         name=run.folder.resolve().name,

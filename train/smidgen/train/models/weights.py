@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,6 @@ def load_network(path: str | os.PathLike[str]) -> Any:
         raise WeightsMissing(f"no model file {path}")
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsMismatch(f"{path} is not a Keras model that can be loaded: {line}") from error
