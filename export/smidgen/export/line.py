@@ -271,5 +271,6 @@ def _key(source: FloatModel, recipe: ExportRecipe, form: Format, scheme: Scheme)
         as_mapping(source.normalization),
         [[picture.sha256, picture.label] for picture in source.held_out],
         hash_of_hashes(source.calibration_pool),
+        toolchain_versions(),
     ]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8")).hexdigest()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Optional, Union
 import numpy as np
 
 from smidgen.runtime.bundle import Bundle
-from smidgen.runtime.engines import Engine, select_engine
+from smidgen.runtime.engine import Engine
+from smidgen.runtime.engines import select_engine
 from smidgen.runtime.errors import ArgumentInvalid, EngineFailed, NotABundle
 from smidgen.runtime.manifest import Manifest
 from smidgen.runtime.preprocessing import decode, load_pixels

@@ -1,7 +1,6 @@
 """Inference engines: who can run a Bundle on this machine.
 
-``ENGINES`` names every choice. An engine is any object that satisfies ``Engine``; ``Classifier``
-takes a name from the table or such an object (``fake.FakeEngine`` is one). Engine libraries are
+``ENGINES`` names every choice; what an engine is, says ``engine.Engine``. Engine libraries are
 imported when an engine is loaded, never before.
 """
 
@@ -11,66 +10,14 @@ import difflib
 import platform
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Union
+from typing import Union
 
+from smidgen.runtime.engine import Engine
 from smidgen.runtime.engine_checks import ModelFormat
 from smidgen.runtime.errors import EngineError, EngineFailed, EngineMissing
 from smidgen.runtime.manifest import Manifest
 from smidgen.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from smidgen.runtime.tflite_engine import TfliteEngine
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Pixels = npt.NDArray[np.uint8]
-    Scores = npt.NDArray[np.float32]
-
-
-class Session(Protocol):
-    """A model loaded into an engine. For one thread at a time."""
-
-    def run(self, pixels: Pixels) -> Scores:
-        """``(N, H, W, 3) uint8, RGB, 0..255`` to ``(N, classes) float32`` probabilities.
-
-        Raises EngineFailed.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give the memory back. Closing twice is fine."""
-        ...
-
-
-class Engine(Protocol):
-    """A library that runs models of one format."""
-
-    @property
-    def name(self) -> str:
-        """The name in ``ENGINES`` and on the command line."""
-        ...
-
-    @property
-    def model_format(self) -> ModelFormat:
-        """The Bundles that it runs."""
-        ...
-
-    def available(self) -> bool:
-        """Whether the library is installed; it is not imported for that."""
-        ...
-
-    def load(self) -> None:
-        """Import the library. Raises EngineMissing when that fails."""
-        ...
-
-    def version(self) -> str:
-        """The installed version, ``"unknown"`` where the library does not tell."""
-        ...
-
-    def open(self, data: bytes, manifest: Manifest, threads: int) -> Session:
-        """Load the model file ``data``. Raises EngineMissing or EngineFailed."""
-        ...
-
 
 ENGINES: dict[str, Engine] = {
     "litert": TfliteEngine("litert", "ai_edge_litert.interpreter", "ai-edge-litert", "litert"),

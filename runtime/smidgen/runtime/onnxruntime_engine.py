@@ -24,7 +24,7 @@ from smidgen.runtime.manifest import Manifest
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from smidgen.runtime.engines import Session
+    from smidgen.runtime.engine import Session
 
     Pixels = npt.NDArray[np.uint8]
     Scores = npt.NDArray[np.float32]

@@ -15,7 +15,8 @@ from typing import Optional, Union
 
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classifier
-from smidgen.runtime.engines import Engine, select_engine
+from smidgen.runtime.engine import Engine
+from smidgen.runtime.engines import select_engine
 from smidgen.runtime.errors import ArgumentInvalid, ImageUnreadable, SelfTestFailed
 from smidgen.runtime.preprocessing import decode, load_pixels
 from smidgen.runtime.selftest import golden_png
