@@ -78,6 +78,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "x", "--pretrained", "efficientnet-lite0"], "one of the two"),
         (["export", "nowhere"], "nowhere: no such folder"),
         (["export", ".", "--images", "."], "--images goes with --pretrained"),
+        (
+            ["export", "--pretrained", "efficientnet-lite0", "--schemes", "float32,int8"],
+            "int8 needs pictures for calibration and for the gate: add --images FOLDER",
+        ),
         (["predict", "m.onnx", "i.png", "--top", "0"], "at least 1, got '0'"),
         (["predict", "m.onnx", "--engine", "litter", "i.png"], "invalid choice: 'litter'"),
     ],

@@ -32,9 +32,10 @@ def photos() -> list[Path]:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The float32 Bundle of each format, made without training and without pictures."""
     folder = tmp_path_factory.mktemp("pretrained")
-    argv = ["export", "--pretrained", "efficientnet-lite0", "--schemes", "float32"]
-    ended = smidgen([*argv, "--out", str(folder)])
+    ended = smidgen(["export", "--pretrained", "efficientnet-lite0", "--out", str(folder)])
     assert ended.status == 0, ended.stderr
+    assert "float32 only: int8 needs --images FOLDER" in ended.stderr
+    assert len(ended.stdout.splitlines()) == 2
     return {form: next(folder.glob(f"*float32*.{form}")) for form in ("tflite", "onnx")}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -11,7 +12,7 @@ from smidgen.cli import layout
 from smidgen.cli.endings import EXIT_FAILED
 from smidgen.cli.errors import UsageError
 from smidgen.cli.flags import add_flags, overrides
-from smidgen.cli.recipe_file import load, merged, one_table
+from smidgen.cli.recipe_file import Tables, load, merged, one_table
 from smidgen.train.models.backbones import BackboneName
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ so, and the exit status is 1. Prints each file, its size and its verdict, separa
 EXAMPLES = """\
   smidgen export runs/photos --max-drop 0.5
   smidgen export runs/photos --formats tflite --schemes int8
-  smidgen export --pretrained efficientnet-lite0 --schemes float32
+  smidgen export --pretrained efficientnet-lite0
   smidgen export --pretrained efficientnet-lite0 --images photos/"""
 
 _TABLES = ("export",)
@@ -63,7 +64,10 @@ def execute(arguments: argparse.Namespace) -> int:
     left = home / layout.RECIPE
     recipe_file = arguments.recipe or (left if left.is_file() else None)
     base = load(Path(recipe_file)) if recipe_file else {}
-    recipe = one_table(merged(base, overrides(arguments, _TABLES)), "export")
+    tables = merged(base, overrides(arguments, _TABLES))
+    if arguments.pretrained and not arguments.images:
+        tables = _without_calibration(tables)
+    recipe = one_table(tables, "export")
     folder = Path(arguments.out) if arguments.out else home / layout.BUNDLES
     os.environ["KERAS_BACKEND"] = "tensorflow"  # export always runs on it, train chose before
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -74,6 +78,19 @@ def execute(arguments: argparse.Namespace) -> int:
     for bundle in result.bundles:
         print(f"{bundle.path}\t{bundle.file_bytes}\t{bundle.verdict.verdict}")
     return EXIT_FAILED if result.failed else 0
+
+
+def _without_calibration(tables: Tables) -> Tables:
+    """float32 alone, unless int8 was asked for. Raises UsageError if it was."""
+    asked = tables.get("export", {}).get("schemes")
+    if asked and "int8" in asked:
+        raise UsageError(
+            "int8 needs pictures for calibration and for the gate: add --images FOLDER (200 or "
+            "more, labels not needed), or --schemes float32"
+        )
+    if not asked:
+        print("smidgen: float32 only: int8 needs --images FOLDER", file=sys.stderr)
+    return merged(tables, {"export": {"schemes": ["float32"]}})
 
 
 def _check(arguments: argparse.Namespace) -> None:

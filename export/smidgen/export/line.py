@@ -234,11 +234,21 @@ def _passes(findings: Findings, recipe: ExportRecipe) -> bool:
 
 def _summary(path: Path, size: int, findings: Findings, recipe: ExportRecipe) -> str:
     verdict = findings.verdict
+    if verdict.truth == "labels":
+        answers = (
+            f"top-1 {verdict.top1_percent:.2f} % (float model "
+            f"{verdict.reference_top1_percent:.2f} %), drop {verdict.drop_points:.2f} points"
+        )
+    else:  # no labels: the float model's answers are the truth
+        answers = (
+            f"the float model's answer on {verdict.top1_percent:.2f} %, drop "
+            f"{verdict.drop_points:.2f} points"
+        )
     line = (
-        f"{path.name}: {size / 1e6:.2f} MB, top-1 {verdict.top1_percent:.2f} % (float model "
-        f"{verdict.reference_top1_percent:.2f} %), drop {verdict.drop_points:.2f} points "
+        f"{path.name}: {size / 1e6:.2f} MB, {answers} "
         f"[{verdict.drop_low_points:.2f}, {verdict.drop_high_points:.2f}], "
-        f"{verdict.changed_answers} of {verdict.images} answers changed: {verdict.verdict}"
+        f"{verdict.changed_answers} of {verdict.images} answers changed, largest difference of a "
+        f"probability {verdict.max_score_difference:.1g}: {verdict.verdict}"
     )
     if verdict.verdict == "undecided":
         needed = images_needed(findings.pairs, recipe.max_drop)
