@@ -1,9 +1,13 @@
-"""Tiny real ONNX Bundles: softmax over the mean of each colour channel."""
+"""For all rooms: Ctrl-C as in a terminal, and tiny real ONNX Bundles.
+
+Their model is the softmax over the mean of each colour channel.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,12 @@ from smidgen.runtime.selftest import make_golden
 
 LABELS = ("red", "green", "blue")
 SIDE = 8
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to background jobs: they ignore SIGINT, and so would our children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def verdict(word: Any = "pass", drop: float = 0.25) -> Verdict:

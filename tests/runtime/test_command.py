@@ -208,10 +208,10 @@ def test_a_terminal_without_unicode(model: str, photo: str) -> None:
 def test_ctrl_c_is_130(model: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "smidgen.runtime", "bench", model, "--runs", "1000000"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a test run in the background ignores SIGINT, and its children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         time.sleep(1.5)
         process.send_signal(signal.SIGINT)
