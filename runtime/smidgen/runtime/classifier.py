@@ -19,12 +19,8 @@ from smidgen.runtime.manifest import Manifest
 from smidgen.runtime.preprocessing import decode, load_pixels
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from smidgen.runtime.engine import Pixels, Scores
     from smidgen.runtime.preprocessing import ImageSource
-
-    Pixels = npt.NDArray[np.uint8]
-    Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -186,9 +182,7 @@ class Classifier:
         pixels = load_pixels(picture, self.manifest.preprocessing)
         return pixels, (decoded - start, time.perf_counter_ns() - decoded)
 
-    def _answer(
-        self, scores: npt.NDArray[np.float32], top: int, timings: Timings
-    ) -> Classification:
+    def _answer(self, scores: Scores, top: int, timings: Timings) -> Classification:
         order = np.argsort(-scores, kind="stable")[:top]
         labels = self.manifest.labels
         best = tuple(Prediction(labels[i], int(i), float(scores[i])) for i in order)

@@ -22,12 +22,7 @@ from smidgen.runtime.errors import EngineFailed
 from smidgen.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from smidgen.runtime.engine import Session
-
-    Pixels = npt.NDArray[np.uint8]
-    Scores = npt.NDArray[np.float32]
+    from smidgen.runtime.engine import Pixels, Scores, Session
 
 _SCALE_RELATIVE_TOLERANCE = 1e-5
 
