@@ -18,7 +18,6 @@ from smidgen.export.deploy_graph import (
     INPUT_NAME,
     OUTPUT_NAME,
     PixelCode,
-    pixel_code,
     quantizable_graph,
 )
 from smidgen.export.errors import ConversionError
@@ -37,16 +36,6 @@ MINIMUM_ONNXRUNTIME = "1.7"
 
 PLANES_NAME = "planes"
 """The core's input: decoded pixels, ``(N, 3, H, W) float32``."""
-
-
-def to_onnx_float32(model: Any, normalization: ChannelNormalization) -> bytes:
-    """A float32 ``.onnx`` of ``model`` (normalised floats to logits), pixels to probabilities.
-
-    Raises:
-        ConversionError: the converter failed, or its graph is not the one that was asked for.
-    """
-    core = to_onnx_core(model, normalization)
-    return finish(with_float_entry(core, pixel_code(normalization)))
 
 
 def to_onnx_core(model: Any, normalization: ChannelNormalization) -> Any:
