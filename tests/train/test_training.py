@@ -85,7 +85,7 @@ class Bench:
         inventory = take_inventory(folder, data)
         examples = [item.example for item in inventory.found]
         self.pixels = decode_all(examples, data.preprocessing(), runs / "c", SilentProgress())
-        self.dataset = divide(inventory.without(self.pixels.unreadable), data.split)
+        self.dataset = divide(inventory.without(self.pixels.unreadable), data.shares)
 
     def images(self, name: Any) -> Images:
         return images_of(self.dataset, self.pixels, name)

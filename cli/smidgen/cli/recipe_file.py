@@ -17,12 +17,18 @@ from smidgen.export.recipe import ExportRecipe
 from smidgen.runtime.errors import SchemaError
 from smidgen.runtime.schema import as_mapping, build, unknown_key
 from smidgen.train import recipe_toml
-from smidgen.train.recipe import DataRecipe, ModelRecipe, ScheduleRecipe, TrainRecipe
+from smidgen.train.recipe import (
+    DataRecipe,
+    DistillationRecipe,
+    ModelRecipe,
+    ScheduleRecipe,
+    TrainRecipe,
+)
 
 Tables = dict[str, dict[str, Any]]
 """Table name -> key -> plain value: what a TOML file holds, and what flags override."""
 
-_PATHS = (("data", "folder"), ("model", "weights"))
+_PATHS = (("data", "folder"), ("model", "weights"), ("distillation", "teachers"))
 _NOT_PATHS = ("imagenet", "none")
 
 
@@ -33,13 +39,14 @@ class LineRecipe:
     data: DataRecipe
     model: ModelRecipe = field(default_factory=ModelRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
     export: ExportRecipe = field(default_factory=ExportRecipe)
     bench: BenchRecipe = field(default_factory=BenchRecipe)
 
     @property
     def train(self) -> TrainRecipe:
-        """The three tables that decide the Run."""
-        return TrainRecipe(self.data, self.model, self.schedule)
+        """The tables that decide the Run."""
+        return TrainRecipe(self.data, self.model, self.schedule, self.distillation)
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""
@@ -82,8 +89,18 @@ def resolve_paths(tables: Tables, folder: Path) -> None:
     """Make the paths in ``tables`` absolute, in place; relative ones are taken from ``folder``."""
     for table, key in _PATHS:
         value = tables.get(table, {}).get(key)
-        if isinstance(value, str) and value and value not in _NOT_PATHS:
-            tables[table][key] = str((folder / Path(value).expanduser()).resolve())
+        if isinstance(value, str):
+            tables[table][key] = _absolute(value, folder)
+        elif isinstance(value, (list, tuple)):
+            tables[table][key] = [
+                _absolute(item, folder) if isinstance(item, str) else item for item in value
+            ]
+
+
+def _absolute(value: str, folder: Path) -> str:
+    if not value or value in _NOT_PATHS:
+        return value
+    return str((folder / Path(value).expanduser()).resolve())
 
 
 def merged(base: Mapping[str, Mapping[str, Any]], over: Mapping[str, Mapping[str, Any]]) -> Tables:

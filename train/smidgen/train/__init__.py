@@ -6,12 +6,19 @@ Importing this package is light: Keras is imported when training starts.
 
 from smidgen.train.data import Dataset, Example, Skipped
 from smidgen.train.errors import TrainError
-from smidgen.train.recipe import DataRecipe, ModelRecipe, ScheduleRecipe, TrainRecipe
+from smidgen.train.recipe import (
+    DataRecipe,
+    DistillationRecipe,
+    ModelRecipe,
+    ScheduleRecipe,
+    TrainRecipe,
+)
 from smidgen.train.run import Run
 
 __all__ = [
     "DataRecipe",
     "Dataset",
+    "DistillationRecipe",
     "Example",
     "ModelRecipe",
     "Run",

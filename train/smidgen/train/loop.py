@@ -70,7 +70,7 @@ def _check_images(data: DataRecipe, run: Run) -> None:
     skipped = {item.path for item in run.dataset().skipped}
     undecodable = [item.example for item in inventory.found if item.example.path in skipped]
     inventory = inventory.without({example.sha256: "" for example in undecodable})
-    run.keep_dataset(divide(inventory, data.split, data.seed))
+    run.keep_dataset(divide(inventory, data.shares, data.seed))
 
 
 def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
@@ -83,7 +83,7 @@ def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
         )
     weights_path(recipe.model.backbone, recipe.model.weights)
     inventory = take_inventory(data.folder, data)
-    divide(inventory, data.split, data.seed)
+    divide(inventory, data.shares, data.seed)
     return inventory
 
 
@@ -93,7 +93,7 @@ def _train(recipe: TrainRecipe, run: Run, inventory: Inventory, progress: Progre
     data = recipe.data
     examples = [item.example for item in inventory.found]
     pixels = decode_all(examples, data.preprocessing(), run.cache_path, progress)
-    dataset = divide(inventory.without(pixels.unreadable), data.split, data.seed)
+    dataset = divide(inventory.without(pixels.unreadable), data.shares, data.seed)
     run.keep_dataset(dataset)
     parameters = BACKBONES[recipe.model.backbone].parameters
     require_space(run.folder, _CHECKPOINT_BYTES * parameters, "the checkpoints")

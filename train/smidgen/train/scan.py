@@ -49,7 +49,7 @@ def scan(folder: str | os.PathLike[str], recipe: DataRecipe) -> Dataset:
     Raises:
         DataError: no such folder, no images, one class, a class with too few images.
     """
-    return divide(take_inventory(folder, recipe), recipe.split, recipe.seed)
+    return divide(take_inventory(folder, recipe), recipe.shares, recipe.seed)
 
 
 def take_inventory(folder: str | os.PathLike[str], recipe: DataRecipe) -> Inventory:
