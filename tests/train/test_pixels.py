@@ -16,7 +16,7 @@ from smidgen.train import DataRecipe
 from smidgen.train.errors import DiskSpaceError
 from smidgen.train.pixels import decode_all, require_space
 from smidgen.train.progress import SilentProgress
-from smidgen.train.scan import take_inventory
+from smidgen.train.data.scan import take_inventory
 
 SIZE_64 = Preprocessing(width=64, height=64)
 
@@ -86,7 +86,7 @@ def test_a_disk_that_fills_up_is_one_line(make_folder, tmp_path) -> None:  # typ
         from smidgen.train import DataRecipe
         from smidgen.train.pixels import decode_all
         from smidgen.train.progress import SilentProgress
-        from smidgen.train.scan import take_inventory
+        from smidgen.train.data.scan import take_inventory
         found = take_inventory({str(folder)!r}, DataRecipe("x")).found
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))

@@ -35,7 +35,7 @@ from smidgen.train.lock import sole_writer  # noqa: E402
 from smidgen.train.loop import train  # noqa: E402
 from smidgen.train.models.backbones import Normalization  # noqa: E402
 from smidgen.train.pixels import decode_all  # noqa: E402
-from smidgen.train.scan import take_inventory  # noqa: E402
+from smidgen.train.data.scan import take_inventory  # noqa: E402
 
 SCHEDULE = ScheduleRecipe(
     head_epochs=2, full_epochs=2, head_learning_rate=0.02, full_learning_rate=0.01,

@@ -55,7 +55,7 @@ class Judge:
         Raises:
             CandidateFailed: the child crashed, stalled, or refused the Bundle or a picture.
         """
-        task = {"pictures": [[picture.path, picture.sha256] for picture in pictures]}
+        task = {"pictures": [[item.path, item.sha256, item.turn] for item in pictures]}
         with tempfile.TemporaryDirectory(prefix="smidgen-judge-") as folder:
             return self._run(bundle, task, Path(folder), len(pictures), advance)
 

@@ -1,10 +1,11 @@
 """The process that runs one candidate: ``python -m smidgen.export.judge_worker BUNDLE TASK OUT``.
 
 Uses nothing but ``smidgen.runtime``, as a device does; a model file that kills the interpreter
-kills this process alone. ``TASK`` is a JSON file with ``{"pictures": [[path, sha256], ...]}`` or
-``{"pixels": "FILE.npy"}`` (``(N, H, W, 3) uint8``). ``OUT`` becomes an ``.npz`` file with
-``scores`` ``(N, classes) float32`` and ``engine``. A line ``done N`` on stdout for each batch of N;
-on failure one line on stderr and exit status 1.
+kills this process alone. ``TASK`` is a JSON file with
+``{"pictures": [[path, sha256, turn], ...]}`` or ``{"pixels": "FILE.npy"}``
+(``(N, H, W, 3) uint8``). ``OUT`` becomes an ``.npz`` file with ``scores`` ``(N, classes) float32``
+and ``engine``. A line ``done N`` on stdout for each batch of N; on failure one line on stderr and
+exit status 1.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _batches(
         return
     listed = content["pictures"]
     assert isinstance(listed, list)
-    pictures = [Picture(path, sha256) for path, sha256 in listed]
+    pictures = [Picture(path, sha256, None, turn) for path, sha256, turn in listed]
     yield from pixel_batches(pictures, preprocessing, _BATCH)
 
 

@@ -279,7 +279,7 @@ def _key(source: FloatModel, recipe: ExportRecipe, form: Format, scheme: Scheme)
         list(source.labels),
         as_mapping(source.preprocessing),
         as_mapping(source.normalization),
-        [[picture.sha256, picture.label] for picture in source.held_out],
+        [[picture.sha256, picture.label, picture.turn] for picture in source.held_out],
         hash_of_hashes(source.calibration_pool),
         toolchain_versions(),
     ]

@@ -17,16 +17,20 @@ from smidgen.runtime.errors import ImageError
 from smidgen.runtime.files import sha256_of_file
 from smidgen.runtime.manifest import Preprocessing
 from smidgen.runtime.preprocessing import load_pixels
-from smidgen.train.scan import IMAGE_SUFFIXES, is_image
+from smidgen.train.data.scan import IMAGE_SUFFIXES, is_image
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file, the SHA-256 of its content, and its class index (None: not known)."""
+    """An image file, the SHA-256 of its content, and its class index (None: not known).
+
+    ``turn``: quarter turns counter-clockwise (``numpy.rot90``) that its pixels are given.
+    """
 
     path: str
     sha256: str
     label: int | None = None
+    turn: int = 0
 
     def read(self) -> bytes:
         """The file's content, which must still be the one that was hashed.
@@ -49,15 +53,16 @@ class Picture:
         return data
 
     def pixels(self, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-        """The input tensor, ``(height, width, 3) uint8, 0..255``.
+        """The input tensor, ``(height, width, 3) uint8, 0..255``, C order, turned last.
 
         Raises:
             SourceError: as ``read``, or the file is no whole image.
         """
         try:
-            return load_pixels(self.read(), preprocessing)
+            pixels = load_pixels(self.read(), preprocessing)
         except ImageError as error:
             raise SourceError(f"{self.path} cannot be used ({error})") from error
+        return np.ascontiguousarray(np.rot90(pixels, self.turn))
 
 
 def pixel_batches(
@@ -100,6 +105,12 @@ def scan_unlabelled(folder: str | os.PathLike[str]) -> tuple[Picture, ...]:
 
 
 def hash_of_hashes(pictures: Iterable[Picture]) -> str:
-    """SHA-256 over the sorted content hashes, one a line; empty for no pictures."""
-    lines = sorted(picture.sha256 for picture in pictures)
+    """SHA-256 over the sorted content hashes, one a line; empty for no pictures.
+
+    The turn follows the hash of a picture that has one, so turns of one image are told apart.
+    """
+    lines = sorted(
+        f"{picture.sha256} {picture.turn}" if picture.turn else picture.sha256
+        for picture in pictures
+    )
     return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest() if lines else ""

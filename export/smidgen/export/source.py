@@ -16,6 +16,7 @@ from smidgen.runtime.manifest import Preprocessing
 from smidgen.train.errors import WeightsError
 
 if TYPE_CHECKING:
+    from smidgen.train.data import Example
     from smidgen.train.models.backbones import BackboneName
     from smidgen.train.run import Run
 
@@ -66,6 +67,10 @@ class FloatModel:
 def from_run(run: Run) -> FloatModel:
     """The float model of a finished Run: calibrated on its train split, judged on its test split.
 
+    In the orientation task each test image is held out four times, once for each turn. The gate's
+    statistics take these for images of their own; the four answers of one image are not quite
+    independent, so its interval may be too narrow there.
+
     Raises:
         SourceError: the Run is not finished, or a file of it is missing.
     """
@@ -99,8 +104,8 @@ def from_run(run: Run) -> FloatModel:
         load=load,
         weights_sha256=sha256_of_file(weights),
         data_sha256=dataset.sha256,
-        calibration_pool=tuple(Picture(e.path, e.sha256, e.label) for e in dataset.train),
-        held_out=tuple(Picture(e.path, e.sha256, e.label) for e in dataset.test),
+        calibration_pool=tuple(map(_picture, dataset.train)),
+        held_out=tuple(map(_picture, dataset.test)),
         recipe_toml=(run.folder / "recipe.toml").read_text(encoding="utf-8"),
         commit=str(provenance.get("commit", "")),
         versions={key: str(value) for key, value in provenance.get("versions", {}).items()},
@@ -152,6 +157,10 @@ def from_pretrained(
         calibration_pool=pool,
         held_out=held_out,
     )
+
+
+def _picture(example: Example) -> Picture:
+    return Picture(example.path, example.sha256, example.label, example.turn)
 
 
 def _weights_sha256(network: Any) -> str:

@@ -139,6 +139,6 @@ class Verifier:
             self.source.weights_sha256,
             as_mapping(self.source.preprocessing),
             as_mapping(self.source.normalization),
-            [picture.sha256 for picture in self.pictures],
+            [[picture.sha256, picture.turn] for picture in self.pictures],
         ]
         return hashlib.sha256(json.dumps(content).encode("utf-8")).hexdigest()

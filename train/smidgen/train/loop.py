@@ -16,7 +16,7 @@ from smidgen.train.models.weights_file import weights_path
 from smidgen.train.progress import Progress, SilentProgress
 from smidgen.train.recipe import DataRecipe, TrainRecipe
 from smidgen.train.run import Run
-from smidgen.train.scan import take_inventory
+from smidgen.train.data.scan import take_inventory
 
 _CHECKPOINT_BYTES = 36
 """Per parameter: float32 weights and two moments, old and new; best weights; model.keras."""

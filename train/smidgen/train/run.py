@@ -1,7 +1,7 @@
 """The Run folder: everything that one training left behind, and all that later rooms know of it.
 
 recipe.toml          the resolved recipe
-dataset.json         labels, and the images of each split with their content hashes
+dataset.json         task, labels, the images of each split with content hash and turn, look-alikes
 skipped.csv          images that were not used, with the reason
 metrics.jsonl        one line per epoch
 curves.png           the same as a picture
@@ -23,7 +23,8 @@ from typing import Any
 from smidgen.runtime.errors import SchemaError
 from smidgen.runtime.files import write_text
 from smidgen.runtime.manifest import Preprocessing
-from smidgen.train.data import SPLITS, Dataset, Example, Skipped, skipped_csv
+from smidgen.train.data import Dataset, skipped_csv
+from smidgen.train.data.dataset_file import as_json, from_json
 from smidgen.train.errors import NotARun, RunMismatch
 from smidgen.train.models.backbones import BACKBONES, Normalization
 from smidgen.train.recipe import TrainRecipe, differences
@@ -171,22 +172,7 @@ class Run:
 
     def dataset(self) -> Dataset:
         """The images as they were divided, without those that could not be decoded."""
-        mapping = self._read_json(self.dataset_path)
-        folder = Path(mapping["folder"])
-        splits = {
-            name: tuple(
-                Example(str(folder / path), label, sha256)
-                for path, label, sha256 in mapping["splits"][name]
-            )
-            for name in SPLITS
-        }
-        return Dataset(
-            folder=mapping["folder"],
-            labels=tuple(mapping["labels"]),
-            skipped=tuple(Skipped(*pair) for pair in mapping["skipped"]),
-            ignored_files=mapping["ignored_files"],
-            **splits,
-        )
+        return from_json(self._read_json(self.dataset_path))
 
     def keep_dataset(self, dataset: Dataset) -> None:
         """Write ``dataset``, or check that it is the one that this Run started with.
@@ -201,24 +187,9 @@ class Run:
                     "started; choose another folder for the new Run, or delete this one"
                 )
             return
-        folder = Path(dataset.folder)
-        splits = {
-            name: [
-                [Path(example.path).relative_to(folder).as_posix(), example.label, example.sha256]
-                for example in dataset.split(name)
-            ]
-            for name in SPLITS
-        }
         write_text(self.skipped_path, skipped_csv(dataset.skipped))
-        mapping = {
-            "folder": dataset.folder,
-            "labels": dataset.labels,
-            "sha256": dataset.sha256,
-            "ignored_files": dataset.ignored_files,
-            "skipped": [[item.path, item.reason] for item in dataset.skipped],
-            "splits": splits,
-        }
-        write_text(self.dataset_path, json.dumps(mapping) + "\n")  # ASCII: any file name fits
+        # ASCII: any file name fits
+        write_text(self.dataset_path, json.dumps(as_json(dataset)) + "\n")
 
     def _read(self, path: Path) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Who is trained on and tested on: layouts, hashes, duplicates, bad folders."""
+"""Class folders and ready splits: what is found, skipped, ignored and refused."""
 
 from __future__ import annotations
 
@@ -10,58 +10,14 @@ from pathlib import Path
 import pytest
 
 from smidgen.runtime.errors import SchemaError
-from smidgen.train import DataRecipe, Dataset, Example, Run
-from smidgen.train.data import SPLITS, Found, Inventory, divide, position, skipped_csv
+from smidgen.train import DataRecipe, Dataset, Run
+from smidgen.train.data import SPLITS, skipped_csv
+from smidgen.train.data.scan import scan, take_inventory
 from smidgen.train.errors import DataError
-from smidgen.train.scan import scan, take_inventory
-
-SHARES = (0.7, 0.1, 0.2)
-
-
-def inventory_of(per_class: int, classes: int = 2) -> Inventory:
-    """An inventory without files: content hashes are made up."""
-    found = tuple(
-        Found(Example(f"/x/{'abcdefgh'[label]}/{n}", label, f"{label * 100_000 + n:064x}"), None)
-        for label in range(classes)
-        for n in range(per_class)
-    )
-    return Inventory("/x", tuple("abcdefgh"[:classes]), found, (), 0)
 
 
 def split_of(dataset: Dataset) -> dict[str, str]:
     return {e.sha256: name for name in SPLITS for e in dataset.split(name)}
-
-
-def test_shares_are_met_on_average() -> None:
-    dataset = divide(inventory_of(5000), SHARES)
-    for label in range(2):
-        counts = [dataset.counts(name)[label] for name in SPLITS]
-        # Three binomial standard deviations of 5,000 images; a fault of 3 points would be seen.
-        assert counts == pytest.approx([3500, 500, 1000], abs=97)
-    assert split_of(divide(inventory_of(5000), (0.67, 0.13, 0.2))) != split_of(dataset)
-
-
-def test_images_keep_their_split_when_files_are_added() -> None:
-    small, large = divide(inventory_of(400), SHARES), divide(inventory_of(500), SHARES)
-    before, after = split_of(small), split_of(large)
-    assert {sha: after[sha] for sha in before} == before
-    reseeded = split_of(divide(inventory_of(400), SHARES, seed=1))
-    assert sum(reseeded[sha] != before[sha] for sha in before) > 200
-
-
-@pytest.mark.parametrize("per_class", [3, 4, 5, 8])
-def test_no_split_of_a_class_is_empty(per_class: int) -> None:
-    dataset = divide(inventory_of(per_class, classes=8), SHARES)
-    for name in SPLITS:
-        assert min(dataset.counts(name)) >= 1
-    assert len(split_of(dataset)) == 8 * per_class
-
-
-def test_positions_are_uniform() -> None:
-    places = [position(f"{n:064x}", "split 0") for n in range(10_000)]
-    assert min(places) >= 0
-    assert max(places) < 1
-    assert sum(places) / len(places) == pytest.approx(0.5, abs=0.01)
 
 
 def test_class_folders(make_folder) -> None:  # type: ignore[no-untyped-def]
@@ -182,17 +138,6 @@ def test_limit_takes_the_same_images_each_time(make_folder) -> None:  # type: ig
         DataRecipe(str(folder), limit=2)
 
 
-def test_unreadable_images_leave_and_are_listed() -> None:
-    inventory = inventory_of(10)
-    bad = {item.example.sha256: "truncated" for item in inventory.found[:4]}
-    dataset = divide(inventory.without(bad), SHARES)
-    assert [item.reason for item in dataset.skipped] == ["truncated"] * 4
-    assert len(split_of(dataset)) == 16
-    all_of_one = {item.example.sha256: "truncated" for item in inventory.found[:10]}
-    with pytest.raises(DataError, match=r"class 'a' .*no usable image.*truncated"):
-        divide(inventory.without(all_of_one), SHARES)
-
-
 def test_bad_folders_are_told_in_one_line(make_folder, tmp_path) -> None:  # type: ignore[no-untyped-def]
     def reason(folder: Path) -> str:
         with pytest.raises(DataError) as caught:
@@ -244,12 +189,6 @@ def test_two_folders_for_one_split_are_an_error(make_folder) -> None:  # type: i
     root = make_folder("photos", {})
     with pytest.raises(DataError, match="both val/ and valid/"):
         scan(root, DataRecipe(str(root)))
-
-
-def test_dataset_hash_sees_a_moved_image() -> None:
-    dataset = divide(inventory_of(20), SHARES)
-    moved = replace(dataset, train=dataset.train[1:], test=(*dataset.test, dataset.train[0]))
-    assert moved.sha256 != dataset.sha256
 
 
 def _with_empty_class(folder: Path) -> Path:
