@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ import keras
 import numpy as np
 
 from smidgen.runtime.files import replacing, write_text
-from smidgen.train import checkpoint, metrics
+from smidgen.train import checkpoint
 from smidgen.train.checkpoint import Checkpoint, TrainingState
-from smidgen.train.curves import draw_curves
 from smidgen.train.data import Dataset, Split
 from smidgen.train.errors import RunError, TrainingDiverged
 from smidgen.train.graph import Stage, compile_stage, stages, training_graph
@@ -26,6 +24,8 @@ from smidgen.train.progress import Progress
 from smidgen.train.provenance import provenance
 from smidgen.train.recipe import ScheduleRecipe
 from smidgen.train.run import EpochMetrics, Run
+from smidgen.train.seeing import metrics
+from smidgen.train.seeing.curves import draw_curves
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ class TrainingLoop:
         self._network.set_weights(checkpoint.load_best(run.checkpoints_path, state))
         self._network.trainable = True
         logits = predict(self._graph, test, self._schedule.batch_size)
-        result = metrics.evaluation(logits, test.labels)
+        result = metrics.evaluation(logits, test.labels, dataset.labels)
         with replacing(run.model_path) as temporary:
             self._network.save(temporary)
         title = f"{run.name}: test top-1 {result.top1_percent:.2f} % of {result.images} images"
         draw_curves(state.rows, run.curves_path, title)
         facts = provenance(run, dataset, state)
         write_text(run.provenance_path, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-        write_text(run.test_metrics_path, json.dumps(dataclasses.asdict(result)) + "\n")
+        run.keep_test_metrics(result)
         self._progress.note(
             f"test top-1 {result.top1_percent:.2f} % ({result.top1_low_percent:.1f} to "
             f"{result.top1_high_percent:.1f} %, {result.images} images), best epoch "

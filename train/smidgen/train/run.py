@@ -4,7 +4,14 @@ recipe.toml          the resolved recipe
 dataset.json         task, labels, the images of each split with content hash and turn, look-alikes
 skipped.csv          images that were not used, with the reason
 metrics.jsonl        one line per epoch
-curves.png           the same as a picture
+steps.jsonl          one line per training step
+curves.png           both as a picture
+confusion.png        the test split: how often each class was answered with each
+classes.png          precision and recall of each class
+calibration.png      how often answers of each probability are right
+mistakes.png         the wrong answers of the highest probability
+predictions.csv      the answer for each image of the test split
+tensorboard/         the same for `tensorboard --logdir`
 model.keras          the best network: normalised float32 pixels in, logits out
 test_metrics.json    that network on the test split; written last: a Run that has it is finished
 provenance.json      versions, commit, seeds, hashes, normalisation, times
@@ -14,8 +21,10 @@ cache/               decoded images; removed when finished
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +32,13 @@ from typing import Any
 from smidgen.runtime.errors import SchemaError
 from smidgen.runtime.files import write_text
 from smidgen.runtime.manifest import Preprocessing
+from smidgen.runtime.schema import build
 from smidgen.train.data import Dataset, skipped_csv
 from smidgen.train.data.dataset_file import as_json, from_json
 from smidgen.train.errors import NotARun, RunMismatch
 from smidgen.train.models.backbones import BACKBONES, Normalization
 from smidgen.train.recipe import TrainRecipe, differences
+from smidgen.train.seeing.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -50,19 +61,9 @@ class EpochMetrics:
     images_per_second: float
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The best network on the test split. Percentages are 0..100; the interval is Wilson's, 95 %.
-
-    ``confusion[i][j]`` counts images of class ``i`` that were answered ``j``.
-    """
-
-    images: int
-    top1_percent: float
-    top1_low_percent: float
-    top1_high_percent: float
-    loss: float
-    confusion: tuple[tuple[int, ...], ...]
+def best_epoch(rows: Sequence[EpochMetrics]) -> int:
+    """Index of the best: highest validation top-1; of those the lowest loss, then the first."""
+    return max(range(len(rows)), key=lambda index: (rows[index].val_top1, -rows[index].val_loss))
 
 
 class Run:
@@ -74,7 +75,14 @@ class Run:
         self.dataset_path = self.folder / "dataset.json"
         self.skipped_path = self.folder / "skipped.csv"
         self.metrics_path = self.folder / "metrics.jsonl"
+        self.steps_path = self.folder / "steps.jsonl"
         self.curves_path = self.folder / "curves.png"
+        self.confusion_path = self.folder / "confusion.png"
+        self.classes_path = self.folder / "classes.png"
+        self.calibration_path = self.folder / "calibration.png"
+        self.mistakes_path = self.folder / "mistakes.png"
+        self.predictions_path = self.folder / "predictions.csv"
+        self.tensorboard_path = self.folder / "tensorboard"
         self.model_path = self.folder / "model.keras"
         self.test_metrics_path = self.folder / "test_metrics.json"
         self.provenance_path = self.folder / "provenance.json"
@@ -155,9 +163,15 @@ class Run:
     @property
     def test_metrics(self) -> Evaluation:
         """The best network on the test split. Raises NotARun before the Run is finished."""
-        mapping = self._read_json(self.test_metrics_path)
-        confusion = tuple(tuple(row) for row in mapping.pop("confusion"))
-        return Evaluation(confusion=confusion, **mapping)
+        try:
+            return build(Evaluation, self._read_json(self.test_metrics_path))
+        except SchemaError as error:
+            raise NotARun(f"{self.test_metrics_path}: {error}; train again") from error
+
+    def keep_test_metrics(self, result: Evaluation) -> None:
+        """Write ``result``, the last file: from now on the Run is finished. Raises OutputError."""
+        mapping = dataclasses.asdict(result)
+        write_text(self.test_metrics_path, json.dumps(mapping, ensure_ascii=False) + "\n")
 
     @property
     def metrics(self) -> tuple[EpochMetrics, ...]:
