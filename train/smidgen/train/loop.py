@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from smidgen.train.augment.margins import margin_of
 from smidgen.train.backend import select_backend
 from smidgen.train.data import SPLITS, Dataset, Inventory, divide
+from smidgen.train.data.scan import take_inventory
 from smidgen.train.errors import DataError
 from smidgen.train.lock import sole_writer
-from smidgen.train.models.backbones import BACKBONES
+from smidgen.train.models.facts import parameters_of
 from smidgen.train.models.weights_file import weights_path
+from smidgen.train.pixels import (
+    PixelSource,
+    ReferenceDecoder,
+    TrainingDecoder,
+    open_pixels,
+    require_space,
+)
 from smidgen.train.progress import Progress, SilentProgress
 from smidgen.train.recipe import DataRecipe, TrainRecipe
 from smidgen.train.run import Run
-from smidgen.train.data.scan import take_inventory
 
 _CHECKPOINT_BYTES = 36
 """Per parameter: float32 weights and two moments, old and new; best weights; model.keras."""
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a training goes on its way; none of it changes the result."""
+
+    checkpoint_every_steps: int = 500
+
+
 def train(
-    recipe: TrainRecipe, folder: str | os.PathLike[str], *, progress: Progress | None = None
+    recipe: TrainRecipe,
+    folder: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    options: Options = Options(),
 ) -> Run:
     """Train ``recipe`` into ``folder`` and return the finished Run.
 
-    An interrupted Run in ``folder`` goes on after its last whole epoch; a finished one is returned
+    An interrupted Run in ``folder`` goes on from its last checkpoint; a finished one is returned
     as it is, if its images did not change; one that another process is training is waited for. What
     can be wrong with recipe, images, weights and disk is found out before Keras is imported and
     before anything is decoded.
@@ -36,6 +55,7 @@ def train(
         recipe: what to train; relative paths in it are taken from the current directory.
         folder: the Run folder; made where it does not exist.
         progress: is told what happens; nothing is shown by default.
+        options: how often to save.
 
     Raises:
         TrainError: see the tree in ``errors.py``.
@@ -53,7 +73,7 @@ def train(
         with sole_writer(run.folder, progress.note):
             run.keep_recipe(recipe)
             if not run.is_finished:
-                _train(recipe, run, inventory, progress)
+                _train(recipe, run, inventory, progress, options)
     for leftover in (run.checkpoints_path, run.cache_path):
         shutil.rmtree(leftover, ignore_errors=True)
     return run
@@ -82,35 +102,62 @@ def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
             "would be taken for a class; choose another place"
         )
     weights_path(recipe.model.backbone, recipe.model.weights)
+    for teacher in recipe.distillation.teachers:
+        Run.open(teacher)
     inventory = take_inventory(data.folder, data)
     divide(inventory, data.shares, data.seed)
     return inventory
 
 
-def _train(recipe: TrainRecipe, run: Run, inventory: Inventory, progress: Progress) -> None:
-    from smidgen.train.pixels import decode_all, require_space
-
-    data = recipe.data
-    examples = [item.example for item in inventory.found]
-    pixels = decode_all(examples, data.preprocessing(), run.cache_path, progress)
-    dataset = divide(inventory.without(pixels.unreadable), data.shares, data.seed)
+def _train(
+    recipe: TrainRecipe, run: Run, inventory: Inventory, progress: Progress, options: Options
+) -> None:
+    dataset, training, held_out = _decoded(recipe, inventory, progress)
     run.keep_dataset(dataset)
-    parameters = BACKBONES[recipe.model.backbone].parameters
+    parameters = parameters_of(recipe.model)
     require_space(run.folder, _CHECKPOINT_BYTES * parameters, "the checkpoints")
     _tell(dataset, run, progress)
 
     select_backend(recipe.schedule.backend)
-    from smidgen.train.fitting import fit
+    from smidgen.train.fitting.fit import fit
+    from smidgen.train.fitting.material import Material
 
-    fit(run, dataset, pixels, progress)
+    material = Material(dataset, training, held_out)
+    fit(run, material, progress, options.checkpoint_every_steps)
+
+
+def _decoded(
+    recipe: TrainRecipe, inventory: Inventory, progress: Progress
+) -> tuple[Dataset, PixelSource, PixelSource]:
+    """The dataset without what cannot be decoded, and its pixels: to learn from, and exact ones of
+    the held-out images."""
+    data = recipe.data
+    examples = [item.example for item in inventory.found]
+    margin = margin_of(recipe.schedule, data.image_size)
+    decoder = TrainingDecoder(data.preprocessing(), margin)
+    training = open_pixels(examples, decoder, progress)
+    unreadable = dict(training.unreadable)
+    while True:
+        dataset = divide(inventory.without(unreadable), data.shares, data.seed)
+        answered = (*dataset.validation, *dataset.test)
+        held_out = open_pixels(answered, ReferenceDecoder(data.preprocessing()), progress)
+        if not held_out.unreadable:
+            return dataset, training, held_out
+        unreadable |= held_out.unreadable
 
 
 def _with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
-    data = replace(recipe.data, folder=str(Path(recipe.data.folder).expanduser().resolve()))
-    model = recipe.model
+    data = replace(recipe.data, folder=_absolute(recipe.data.folder))
+    model, distillation = recipe.model, recipe.distillation
     if model.weights not in ("imagenet", "none"):
-        model = replace(model, weights=str(Path(model.weights).expanduser().resolve()))
-    return replace(recipe, data=data, model=model)
+        model = replace(model, weights=_absolute(model.weights))
+    teachers = tuple(map(_absolute, distillation.teachers))
+    distillation = replace(distillation, teachers=teachers)
+    return replace(recipe, data=data, model=model, distillation=distillation)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def _tell(dataset: Dataset, run: Run, progress: Progress) -> None:

@@ -13,7 +13,7 @@ import keras
 
 from smidgen.runtime.files import sha256_of_file
 from smidgen.runtime.schema import as_mapping
-from smidgen.train.checkpoint import TrainingState
+from smidgen.train.fitting.checkpoint import TrainingState
 from smidgen.train.data import SPLITS, Dataset
 from smidgen.train.models.weights_file import weights_sha256
 from smidgen.train.run import Run
@@ -34,7 +34,7 @@ def provenance(run: Run, dataset: Dataset, state: TrainingState) -> dict[str, An
         "machine": f"{platform.system()} {platform.machine()}",
         "seeds": {"data": recipe.data.seed, "schedule": recipe.schedule.seed},
         "backbone": recipe.model.backbone,
-        "start_weights_sha256": weights_sha256(recipe.model.backbone, recipe.model.weights),
+        "start_weights_sha256": weights_sha256(recipe.model),
         "model_sha256": sha256_of_file(run.model_path),
         "data_sha256": dataset.sha256,
         "images": {name: len(dataset.split(name)) for name in SPLITS},

@@ -1,9 +1,9 @@
-"""The state of an unfinished Run after its last whole epoch, in ``checkpoints/``.
+"""The state of an unfinished Run after one of its steps, in ``checkpoints/``.
 
-``state.npz`` holds every variable of the training graph and of the optimizer (in Keras' order), and
-the progress as JSON; it is replaced in one step, so that it is always that of a whole epoch. The
-best weights so far are in a file of their own, which ``state.npz`` names: the two cannot disagree,
-whenever the process is killed.
+``state.npz`` holds every variable of the trainee (weights, statistics, random states), the
+optimizer's arrays, and the progress as JSON; it is replaced in one step, so that it is always that
+of one moment. The best weights so far are in a file of their own, which ``state.npz`` names: the
+two cannot disagree, whenever the process is killed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from smidgen.runtime.errors import SchemaError
 from smidgen.runtime.files import replacing
-from smidgen.runtime.schema import as_mapping
+from smidgen.runtime.schema import as_mapping, build
 from smidgen.train.errors import RunError
 from smidgen.train.run import EpochMetrics
 
@@ -28,12 +29,49 @@ _STATE_KEY = "state_json"
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Sums over the steps of an epoch: of losses and hits of ``images`` images."""
+
+    steps: int = 0
+    images: int = 0
+    loss: float = 0.0
+    hits: float = 0.0
+    seconds: float = 0.0
+
+    def plus(self, images: int, loss: float, hits: float) -> Tally:
+        """One step more; ``loss`` is the mean of its images."""
+        return dataclasses.replace(
+            self,
+            steps=self.steps + 1,
+            images=self.images + images,
+            loss=self.loss + loss * images,
+            hits=self.hits + hits,
+        )
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss per image."""
+        return self.loss / max(1, self.images)
+
+    @property
+    def top1(self) -> float:
+        """Share of hits, 0..1."""
+        return self.hits / max(1, self.images)
+
+
+@dataclass(frozen=True)
 class TrainingState:
-    """How far training got: the epochs so far, and where the best weights are."""
+    """How far training got: whole epochs, the epoch begun, and where the best weights are.
+
+    ``stage`` names the stage that the optimizer's arrays belong to; ``total_steps`` counts all
+    steps of the Run.
+    """
 
     rows: tuple[EpochMetrics, ...] = ()
     best_row: int = -1
-    seconds: float = 0.0
+    stage: str = ""
+    total_steps: int = 0
+    tally: Tally = Tally()
 
     @property
     def best_file(self) -> str:
@@ -44,21 +82,31 @@ class TrainingState:
         """Whole epochs of ``stage``."""
         return sum(row.stage == stage for row in self.rows)
 
+    def epochs_since_best(self, stage: str) -> int:
+        """Whole epochs of ``stage`` since the best one of that stage."""
+        rows = [row for row in self.rows if row.stage == stage]
+        best = min(range(len(rows)), key=lambda i: _badness(rows[i]), default=0)
+        return max(0, len(rows) - 1 - best)
+
     def after(self, row: EpochMetrics) -> TrainingState:
-        """The state one epoch later. Better: higher validation top-1, or as high at lower loss."""
-        rows = (*self.rows, row)
-        best = self.rows[self.best_row] if self.rows else None
-        is_better = best is None or (-row.val_top1, row.val_loss) < (-best.val_top1, best.val_loss)
-        return TrainingState(
-            rows=rows,
-            best_row=len(rows) - 1 if is_better else self.best_row,
-            seconds=self.seconds + row.seconds,
+        """The state when an epoch is over. Better: higher validation top-1, or equal and a lower
+        loss."""
+        is_better = self.best_row < 0 or _badness(row) < _badness(self.rows[self.best_row])
+        return dataclasses.replace(
+            self,
+            rows=(*self.rows, row),
+            best_row=len(self.rows) if is_better else self.best_row,
+            tally=Tally(),
         )
+
+
+def _badness(row: EpochMetrics) -> tuple[float, float]:
+    return (-row.val_top1, row.val_loss)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state with the arrays that belong to it, in Keras' order of variables."""
+    """A state with the arrays that belong to it."""
 
     state: TrainingState
     model: tuple[np.ndarray, ...]
@@ -68,7 +116,7 @@ class Checkpoint:
 def save(
     folder: Path, checkpoint: Checkpoint, best_weights: Sequence[np.ndarray] | None = None
 ) -> None:
-    """Write the checkpoint; first ``best_weights``, when its last epoch is the best.
+    """Write the checkpoint; first ``best_weights``, when an epoch has just ended as the best.
 
     Whatever else lies in ``folder`` goes: older best weights, and what a killed process left.
 
@@ -95,9 +143,15 @@ def load(folder: Path) -> Checkpoint | None:
         return None
     arrays = _load_arrays(path)
     mapping: dict[str, Any] = json.loads(arrays.pop(_STATE_KEY).tobytes())
-    rows = tuple(EpochMetrics(**row) for row in mapping.pop("rows"))
+    try:
+        state = build(TrainingState, mapping)
+    except SchemaError as error:
+        raise RunError(
+            f"{path} is of another version of smidgen ({error}); delete {folder} to train from the "
+            "beginning"
+        ) from error
     return Checkpoint(
-        state=TrainingState(rows=rows, **mapping),
+        state=state,
         model=tuple(arrays[name] for name in sorted(arrays) if name.startswith("model_")),
         optimizer=tuple(arrays[name] for name in sorted(arrays) if name.startswith("optimizer_")),
     )

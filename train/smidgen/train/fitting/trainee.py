@@ -1,0 +1,105 @@
+"""What is trained: augmentation, normalisation and a copy of the network made for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from smidgen.train.models.backbones import Normalization
+
+_EXACT_LAYERS = ("logits",)
+"""Layers that compute in float32 whatever the recipe's precision: the loss needs the digits."""
+
+
+_LONGEST_MEMORY = 0.9
+"""Of a moving average of batch statistics: fine-tuning is over before a longer one has caught up."""
+
+
+class Trainee(keras.Model):  # type: ignore[misc]
+    """From pixels and targets to logits and the targets that belong to them.
+
+    Call it with ``(pixels, targets)``: pixels ``(N, H, W, 3)`` of any number type, 0..255, targets
+    ``(N, C) float32``. It returns ``(logits, targets, pixels)``: ``(N, C) float32``, the targets as
+    mixed as the pixels are, and the float32 pixels 0..255 that the network saw before they were
+    normalised. Outside training nothing is augmented. With ``normalization`` None the input is what
+    the frozen part of a network made of images, and goes to the network as it is.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        normalization: Normalization | None,
+        augmentation: Sequence[Any] = (),
+        mix: Any = None,
+    ) -> None:
+        super().__init__(name="trainee")
+        self.network = network
+        self.augmentation = list(augmentation)
+        self.mix = mix
+        self._normalization = normalization
+        self.built = True  # its layers are; stateless calls ask
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """See the class."""
+        pixels, targets = inputs
+        pixels = keras.ops.cast(pixels, "float32")
+        if training:
+            for layer in self.augmentation:
+                pixels = layer(pixels, training=True)
+            if self.mix is not None:
+                pixels, targets = self.mix((pixels, targets), training=True)
+        x = pixels
+        if self._normalization is not None:
+            x = normalised(pixels, self._normalization)
+        logits = self.network(x, training=training)
+        return two_at_least(keras.ops.cast(logits, "float32")), targets, pixels
+
+
+def normalised(pixels: Any, normalization: Normalization) -> Any:
+    """``(N, H, W, 3) float32`` pixels 0..255 as a network takes them."""
+    mean, std = (
+        keras.ops.convert_to_tensor(three, "float32")
+        for three in (normalization.mean, normalization.std)
+    )
+    return (pixels - mean) / std
+
+
+def two_at_least(logits: Any) -> Any:
+    """``(N, C)`` as they are; one sigmoid unit ``(N, 1)`` as ``(N, 2)``: softmax([0, z]) of it is
+    the sigmoid, and its cross entropy the binary one."""
+    if logits.shape[-1] != 1:
+        return logits
+    return keras.ops.concatenate([keras.ops.zeros_like(logits), logits], axis=-1)
+
+
+def training_copy(network: Any, precision: str) -> Any:
+    """A copy of a functional network that computes the same, faster; with weights of its own.
+
+    On TensorFlow each batch normalisation is one fused operation. ``bfloat16`` lets every layer but
+    ``logits`` compute in bfloat16 with float32 weights. ``network.set_weights(copy.get_weights())``
+    takes the weights back: both have the same variables in the same order.
+    """
+    batch_norm = _batch_norm_class()
+
+    def twin(layer: Any) -> Any:
+        config = layer.get_config()
+        if precision == "bfloat16" and layer.name not in _EXACT_LAYERS:
+            config["dtype"] = "mixed_bfloat16"
+        is_norm = type(layer) is keras.layers.BatchNormalization
+        if is_norm:
+            config["momentum"] = min(config["momentum"], _LONGEST_MEMORY)
+        return (batch_norm if is_norm else type(layer)).from_config(config)
+
+    copy = keras.models.clone_model(network, clone_function=twin)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def _batch_norm_class() -> Any:
+    if keras.config.backend() != "tensorflow":
+        return keras.layers.BatchNormalization
+    from smidgen.train.fitting.fused_batch_norm import FusedBatchNormalization
+
+    return FusedBatchNormalization
