@@ -1,0 +1,161 @@
+"""The named policies as Keras layers for the training graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from smidgen.train.augment import randaugment
+from smidgen.train.augment.blur import AverageBlur, GaussianBlur, MotionBlur, median_blur
+from smidgen.train.augment.choice import RandomOperations, Round
+from smidgen.train.augment.draws import Operation
+from smidgen.train.augment.erasing import Erase
+from smidgen.train.augment.geometry import RandomView, Rotate
+from smidgen.train.augment.jpeg import JpegCompression
+from smidgen.train.augment.margins import margin_of
+from smidgen.train.augment.mixing import MixUpOrCutMix
+from smidgen.train.augment.noise import (
+    CoarseDropout,
+    Dropout,
+    FrequencyNoiseBlend,
+    GaussianNoise,
+    LaplaceNoise,
+    PoissonNoise,
+    Specks,
+)
+from smidgen.train.augment.tone import (
+    AddBrightness,
+    ColourJitter,
+    GammaContrast,
+    HueSaturation,
+    LinearContrast,
+    LogContrast,
+    MultiplyBrightness,
+    SigmoidContrast,
+)
+from smidgen.train.recipe import ScheduleRecipe
+
+PIXEL_ROUNDS: tuple[Mapping[str, Operation], ...] = (
+    {
+        "rotate 2°": Rotate(2.0),
+        "brightness +": AddBrightness(),
+        "brightness ×": MultiplyBrightness(),
+        "hue, saturation": HueSaturation(),
+        "gamma": GammaContrast(),
+        "sigmoid": SigmoidContrast(),
+        "log": LogContrast(),
+        "linear contrast": LinearContrast(),
+        "frequency noise": FrequencyNoiseBlend(),
+    },
+    {
+        "Gaussian blur": GaussianBlur(),
+        "average blur": AverageBlur(),
+        "motion blur": MotionBlur(),
+        "median blur": median_blur,
+    },
+    {
+        "Gaussian noise": GaussianNoise(),
+        "Laplace noise": LaplaceNoise(),
+        "Poisson noise": PoissonNoise(),
+        "dropout": Dropout(),
+        "coarse dropout": CoarseDropout(),
+        "salt": Specks(255.0),
+        "pepper": Specks(0.0),
+        "JPEG 60-80": JpegCompression(),
+    },
+)
+"""``pixel``, in the order in which a camera does it: light, lens, sensor and file."""
+
+_PIXEL_UNCHANGED = (0.2, 0.5, 0.3)
+_RANDAUGMENT_ROUNDS = 2
+_RANDAUGMENT_MAGNITUDE = 5.0
+_ERASED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a policy does to the training batches.
+
+    ``layers`` take ``(N, S + margin, S + margin, 3) float32`` RGB pixels 0..255, in turn, and give
+    ``(N, S, S, 3)`` in that range; outside training they give the centred crop, unchanged. ``mix``,
+    if any, takes ``(pixels, targets)``, one-hot targets ``(N, C) float32``, and gives both mixed.
+    Their random states are variables of the model that uses them.
+    """
+
+    name: str
+    margin: int
+    layers: tuple[Any, ...]
+    mix: Any | None = None
+
+
+def policy(schedule: ScheduleRecipe, image_size: int, batch_size: int) -> Augmentation:
+    """The layers of ``schedule.augmentation`` and ``horizontal_flip``, seeded by its seed.
+
+    ``batch_size`` is the number of images per step where a batch does not say it while the step is
+    compiled; other sizes work wherever the shape is known.
+    """
+    seeds = [
+        int(seed) for seed in np.random.default_rng((schedule.seed, 15)).integers(2**31, size=4)
+    ]
+    makers = {"none": _none, "pixel": _pixel, "standard": _standard, "strong": _strong}
+    layers, mix = makers[schedule.augmentation](schedule, image_size, batch_size, seeds)
+    return Augmentation(schedule.augmentation, margin_of(schedule, image_size), layers, mix)
+
+
+_Layers = tuple[tuple[Any, ...], Any | None]
+
+
+def _none(schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]) -> _Layers:  # noqa: ARG001
+    return _flip(schedule, seeds[0]), None
+
+
+def _pixel(schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]) -> _Layers:  # noqa: ARG001
+    rounds = [Round(*one) for one in zip(PIXEL_ROUNDS, _PIXEL_UNCHANGED, strict=True)]
+    layer = RandomOperations(rounds, batch_size, seed=seeds[1], name="pixel_operations")
+    return (*_flip(schedule, seeds[0]), layer), None
+
+
+def _standard(
+    schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]
+) -> _Layers:
+    view = RandomView(
+        image_size,
+        batch_size,
+        coverage=(0.8, 1.1),
+        shift=0.1,
+        degrees=10.8,
+        flip=schedule.horizontal_flip,
+        seed=seeds[0],
+        name="random_view",
+    )
+    colour = Round({"colour": ColourJitter()})
+    return (view, RandomOperations([colour], batch_size, seed=seeds[1], name="colour")), None
+
+
+def _strong(
+    schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]
+) -> _Layers:
+    view = RandomView(
+        image_size,
+        batch_size,
+        coverage=(0.65, 1.05),
+        shift=0.1,
+        degrees=0.0,
+        flip=schedule.horizontal_flip,
+        seed=seeds[0],
+        name="random_view",
+    )
+    rounds = [Round(randaugment.operations(_RANDAUGMENT_MAGNITUDE))] * _RANDAUGMENT_ROUNDS
+    rounds.append(Round({"erase": Erase()}, unchanged=1.0 - _ERASED_SHARE))
+    operations = RandomOperations(rounds, batch_size, seed=seeds[1], name="randaugment")
+    return (view, operations), MixUpOrCutMix(batch_size, seed=seeds[2], name="mix")
+
+
+def _flip(schedule: ScheduleRecipe, seed: int) -> tuple[Any, ...]:
+    if not schedule.horizontal_flip:
+        return ()
+    return (keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32", name="flip"),)
