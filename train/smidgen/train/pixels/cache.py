@@ -198,8 +198,7 @@ class _Writing:
         try:
             with open(path, "r+b" if path.exists() else "w+b") as stream:
                 self._go_back(stream)
-                progress.start("decoding", count)
-                progress.advance(self._done)
+                progress.start("decoding", count - self._done)
                 try:
                     self._write(stream, progress)
                 finally:
