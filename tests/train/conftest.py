@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ REPO = Path(__file__).resolve().parents[2]
 HUES = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 50, 40)}
 
 MakeFolder = Callable[..., Path]
+Enliven = Callable[..., np.ndarray]
 
 
 def write_picture(path: Path, seed: int, colour: tuple[int, int, int], side: int = 72) -> None:
@@ -46,3 +48,33 @@ def make_folder(tmp_path: Path, make_folder_in: MakeFolder) -> MakeFolder:
         return make_folder_in(tmp_path / name, counts, first_seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def enliven() -> Enliven:
+    """``enliven(network, images)``: random logits, and the batch-norm statistics of ``images``.
+
+    Freshly built, deep networks answer nearly the same to everything, so that comparing answers
+    would prove nothing. Returns the outputs for ``images``.
+    """
+
+    def call(network: Any, images: np.ndarray) -> np.ndarray:
+        import keras
+
+        random = np.random.default_rng(0)
+        norms = [x for x in network.layers if isinstance(x, keras.layers.BatchNormalization)]
+        for norm in norms:
+            if norm.scale:
+                norm.gamma.assign(random.uniform(0.7, 1.3, norm.gamma.shape))
+            norm.beta.assign(random.normal(0, 0.2, norm.beta.shape))
+        logits = network.get_layer("logits")
+        logits.set_weights([random.normal(size=w.shape) for w in logits.get_weights()])
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        network(images, training=True)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        return np.asarray(network(images, training=False))
+
+    return call

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite as a Keras functional model that takes normalised pixels and gives logits.
+"""EfficientNet-Lite as a Keras functional graph from normalised pixels to a feature map.
 
-Layer names are stable: ``stem_conv``, ``block_00_depthwise_conv`` ..., ``head_conv``, ``logits``;
-recipes count blocks by them and saved weights are found by them.
+Layer names are stable: ``stem_conv``, ``block_00_depthwise_conv`` ..., ``head_conv``; recipes name
+blocks by them and saved weights are found by them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from smidgen.train.models.backbones import Backbone
+from smidgen.train.models.backbones import Lite
 
 _BN_EPSILON = 1e-3
 _BN_MOMENTUM = 0.99
@@ -57,14 +57,14 @@ _STAGES = (
 )
 
 
-def blocks(backbone: Backbone) -> tuple[Block, ...]:
-    """The blocks in order, with widths and repeats scaled as ``backbone`` says."""
+def blocks(lite: Lite) -> tuple[Block, ...]:
+    """The blocks in order, with widths and repeats scaled as ``lite`` says."""
     result: list[Block] = []
     channels_in = _STEM_CHANNELS
     for index, stage in enumerate(_STAGES):
         is_fixed = index in (0, len(_STAGES) - 1)
-        repeats = stage.repeats if is_fixed else math.ceil(stage.repeats * backbone.depth)
-        channels = round_channels(stage.channels, backbone.width)
+        repeats = stage.repeats if is_fixed else math.ceil(stage.repeats * lite.depth)
+        channels = round_channels(stage.channels, lite.width)
         for repeat in range(repeats):
             stride = stage.stride if repeat == 0 else 1
             result.append(Block(stage.kernel, stride, stage.expansion, channels_in, channels))
@@ -80,21 +80,21 @@ def round_channels(channels: int, width: float) -> int:
     return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 
-def build_network(backbone: Backbone, classes: int, image_size: int, dropout: float) -> Any:
-    """The network with fresh weights, as a ``keras.Model``.
+def feature_map(lite: Lite, image: Any, prefix: str = "") -> Any:
+    """The network on the Keras tensor ``image``, with fresh weights and no head.
 
-    Input ``image``: ``(N, image_size, image_size, 3) float32``, normalised pixels.
-    Output ``logits``: ``(N, classes) float32``.
+    Args:
+        lite: how it is scaled.
+        image: ``(N, S, S, 3) float32``, normalised pixels.
+        prefix: put before the name of each layer.
+
+    Returns:
+        The Keras tensor ``(N, ceil(S / 32), ceil(S / 32), 1280) float32``.
     """
-    image = keras.Input((image_size, image_size, 3), name="image", dtype="float32")
-    x = _relu6(_conv_bn(image, _STEM_CHANNELS, 3, 2, "stem"), "stem")
-    for index, block in enumerate(blocks(backbone)):
-        x = _block(x, block, f"block_{index:02d}")
-    x = _relu6(_conv_bn(x, _HEAD_CHANNELS, 1, 1, "head"), "head")
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    x = keras.layers.Dropout(dropout, name="dropout")(x)
-    x = keras.layers.Dense(classes, kernel_initializer="zeros", name="logits")(x)
-    return keras.Model(image, x, name="smidgen")
+    x = _relu6(_conv_bn(image, _STEM_CHANNELS, 3, 2, f"{prefix}stem"), f"{prefix}stem")
+    for index, block in enumerate(blocks(lite)):
+        x = _block(x, block, f"{prefix}block_{index:02d}")
+    return _relu6(_conv_bn(x, _HEAD_CHANNELS, 1, 1, f"{prefix}head"), f"{prefix}head")
 
 
 def _block(x: Any, block: Block, name: str) -> Any:

@@ -12,45 +12,55 @@ import keras
 import numpy as np
 
 from smidgen.train.errors import WeightsMismatch, WeightsMissing
-from smidgen.train.models.backbones import BACKBONES, Backbone, BackboneName
-from smidgen.train.models.efficientnet_lite import blocks, build_network
+from smidgen.train.models.backbones import BACKBONES, Application, BackboneName, Lite
+from smidgen.train.models.efficientnet_lite import blocks
+from smidgen.train.models.facts import backbones_of
+from smidgen.train.models.heads import HEAD_LAYERS, one_logit
+from smidgen.train.models.keras_applications import published_weights, read_weights
 from smidgen.train.models.torch_pickle import read_state_dict
 from smidgen.train.models.weights_file import weights_path
+from smidgen.train.recipe import ModelRecipe
 
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def build(
-    backbone: BackboneName, classes: int, image_size: int, weights: str, dropout: float
-) -> Any:
-    """The network of ``backbone`` for ``classes``, as a ``keras.Model`` from pixels to logits.
-
-    Args:
-        backbone: a key of ``BACKBONES``.
-        classes: outputs; the head gets weights only where the file has one for as many classes.
-        image_size: side of the square input in pixels.
-        weights: ``imagenet`` (the package of the table), ``none``, or the path of a ``.pth`` state
-            dict or of a ``.keras`` model that smidgen saved.
-        dropout: share of features dropped in training.
+def fill(network: Any, model: ModelRecipe) -> None:
+    """Give a freshly built ``network`` the weights that ``model`` starts from.
 
     Raises:
-        WeightsMissing, WeightsUnsafe, WeightsMismatch: the weights cannot be used.
+        WeightsMissing, WeightsUnsafe, WeightsMismatch: they cannot be used.
     """
-    network = build_network(BACKBONES[backbone], classes, image_size, dropout)
-    path = weights_path(backbone, weights)
+    if model.weights == "none":
+        return
+    arrays: dict[str, list[np.ndarray]] = {}
+    for backbone in backbones_of(model):
+        prefix = f"{backbone}_" if model.ensemble else ""
+        start = _start(backbone, model)
+        arrays.update({prefix + layer: given for layer, given in start.items()})
+    if model.output == "binary" and arrays.get("logits", [np.empty(0)])[0].shape[-1] == 2:
+        arrays["logits"] = one_logit(arrays["logits"])
+    _assign(network, arrays, model.weights)
+
+
+def _start(backbone: BackboneName, model: ModelRecipe) -> dict[str, list[np.ndarray]]:
+    """Keras' arrays by layer, under the names that the layers have in a network of their own."""
+    facts = BACKBONES[backbone]
+    path = weights_path(backbone, model.weights)
     if path is None:
-        return network
+        assert isinstance(facts.builder, Application)
+        with_logits = model.head == "linear" and not model.ensemble
+        return published_weights(facts, facts.builder, with_logits)
     if path.suffix == ".keras":
-        _copy_from_keras(network, path)
-    else:
-        _assign(network, _from_torch(read_state_dict(path), BACKBONES[backbone], path), path)
-    return network
+        return {layer.name: layer.get_weights() for layer in load_network(path).layers}
+    if isinstance(facts.builder, Lite):
+        return _from_torch(read_state_dict(path), facts.builder, path)
+    return read_weights(path, facts, facts.builder)
 
 
-def _torch_names(backbone: Backbone) -> Iterator[tuple[str, str]]:
+def _torch_names(lite: Lite) -> Iterator[tuple[str, str]]:
     """Pairs (our layer, prefix in the torch state dict) for every layer that has weights."""
     yield from (("stem_conv", "_conv_stem"), ("stem_bn", "_bn0"))
-    for index, block in enumerate(blocks(backbone)):
+    for index, block in enumerate(blocks(lite)):
         ours, theirs = f"block_{index:02d}", f"_blocks.{index}"
         if block.expansion != 1:
             yield f"{ours}_expand_conv", f"{theirs}._expand_conv"
@@ -63,12 +73,12 @@ def _torch_names(backbone: Backbone) -> Iterator[tuple[str, str]]:
 
 
 def _from_torch(
-    state: Mapping[str, np.ndarray], backbone: Backbone, path: Path
+    state: Mapping[str, np.ndarray], lite: Lite, path: Path
 ) -> dict[str, list[np.ndarray]]:
     """Keras' arrays per layer; every tensor of the file must be used (but the step counters)."""
     unused = {name for name in state if not name.endswith("num_batches_tracked")}
     result: dict[str, list[np.ndarray]] = {}
-    for layer, prefix in _torch_names(backbone):
+    for layer, prefix in _torch_names(lite):
         if layer.endswith("_bn"):
             names = [f"{prefix}.{suffix}" for suffix in _BATCH_NORM]
         elif layer == "logits":
@@ -95,29 +105,27 @@ def _transposed(layer: str, array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 else array
 
 
-def _assign(network: Any, arrays: Mapping[str, list[np.ndarray]], path: Path) -> None:
-    """Set each layer's weights; the head only if the number of classes is the same."""
+def _assign(network: Any, arrays: Mapping[str, list[np.ndarray]], source: str) -> None:
+    """Set each layer's weights; those of the head only where there are some of the same shapes."""
     for layer in network.layers:
         if not layer.weights:
             continue
         given = arrays.get(layer.name)
-        if given is None:
-            raise WeightsMismatch(f"{path} has no weights for {layer.name}; is it another network?")
         expected = [tuple(weight.shape) for weight in layer.weights]
-        shapes = [array.shape for array in given]
-        if layer.name == "logits" and shapes != expected:
+        shapes = None if given is None else [array.shape for array in given]
+        if given is not None and shapes == expected:
+            layer.set_weights(given)
+        elif layer.name in HEAD_LAYERS:
             continue
-        if shapes != expected:
+        elif given is None:
             raise WeightsMismatch(
-                f"{path}: {layer.name} has the shapes {shapes}, the network {expected}; is it "
+                f"{source} has no weights for {layer.name}; is it another network?"
+            )
+        else:
+            raise WeightsMismatch(
+                f"{source}: {layer.name} has the shapes {shapes}, the network {expected}; is it "
                 "another network?"
             )
-        layer.set_weights(given)
-
-
-def _copy_from_keras(network: Any, path: Path) -> None:
-    model = load_network(path)
-    _assign(network, {layer.name: layer.get_weights() for layer in model.layers}, path)
 
 
 def load_network(path: str | os.PathLike[str]) -> Any:
