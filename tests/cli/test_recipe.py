@@ -79,7 +79,7 @@ def test_flags_override_the_file_and_the_file_the_defaults(photos: Path) -> None
     )
     recipe, run = recipe_and_run(parse(str(path), "--image-size", "128", "--runs", "9"), ALL)
     assert (recipe.data.image_size, recipe.data.limit, recipe.data.split) == (
-        128, 7, (0.7, 0.1, 0.2),
+        128, 7, (70, 10, 20),
     )  # fmt: skip
     assert (recipe.schedule.head_epochs, recipe.export.max_drop) == (1, 3.0)
     assert (recipe.bench.threads, recipe.bench.runs, recipe.bench.rounds) == (2, 9, 5)

@@ -31,6 +31,11 @@ def bundle_files(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in files if not path.name.startswith(".")))
 
 
+def bundles_in(folder: Path) -> tuple[Path, ...]:
+    """The model files of a Run folder, or of one of Bundles; none where nothing was exported."""
+    return bundle_files(folder / BUNDLES) or bundle_files(folder)
+
+
 def exported(
     folder: Path, stem: str, formats: Sequence[str], schemes: Sequence[str]
 ) -> tuple[Path, ...]:
@@ -93,7 +98,7 @@ def _rank(bundle: Bundle) -> int | None:
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
-    files = bundle_files(folder / BUNDLES) or bundle_files(folder)
+    files = bundles_in(folder)
     if not files:
         raise NothingThere(
             f"{folder} holds no .tflite or .onnx file: make them with `smidgen export {folder}`"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, "
-_BAR += "{remaining} left, {postfix}"
+_BAR += "{remaining} left{postfix}"
 _LINE_EVERY_S = 30.0
 
 

@@ -77,16 +77,19 @@ def drawable(text: str, most: int = 0) -> str:
     return f"{line[: most - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{line[len(line) - tail :]}"
 
 
-def class_names(labels: Sequence[str], most: int) -> tuple[str, ...]:
+def class_names(
+    labels: Sequence[str], most: int, numbers: Sequence[int] | None = None
+) -> tuple[str, ...]:
     """The labels as they are drawn, at most ``most`` characters each, each of them different.
 
     A label that cannot be drawn at all becomes its number, counted from 0 as in the network's
-    outputs; so do labels that would look alike.
+    outputs; labels that would look alike get it. ``numbers`` are those of ``labels`` where these
+    are not all classes in their order.
     """
     shown = [drawable(label, most) for label in labels]
     return tuple(
-        _numbered(text, index, most) if shown.count(text) > 1 or not text.strip("? ") else text
-        for index, text in enumerate(shown)
+        _numbered(text, number, most) if shown.count(text) > 1 or not text.strip("? ") else text
+        for number, text in zip(numbers or range(len(shown)), shown, strict=True)
     )
 
 
@@ -97,8 +100,8 @@ def luminance(colours: np.ndarray) -> np.ndarray:
     return result
 
 
-def _numbered(text: str, index: int, most: int) -> str:
-    mark = f" #{index}"
+def _numbered(text: str, number: int, most: int) -> str:
+    mark = f" #{number}"
     return f"{text.strip('? ')[: most - len(mark)]}{mark}".strip()
 
 
