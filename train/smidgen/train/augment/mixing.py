@@ -46,23 +46,23 @@ class MixUpOrCutMix(keras.layers.Layer):  # type: ignore[misc]
         if not training:
             return pixels, targets
         pixels = with_count(pixels, self.batch_size)
-        weights = self.weights(pixels)
-        share = ops.mean(weights, axis=(1, 2))
+        kept = self.kept(pixels)
+        share = ops.mean(kept, axis=(1, 2))
         partners = ops.roll(pixels, 1, axis=0)
         return (
-            partners + weights * (pixels - partners),
+            partners + kept * (pixels - partners),
             share * targets + (1.0 - share) * ops.roll(targets, 1, axis=0),
         )
 
-    def weights(self, pixels: Any) -> Any:
+    def kept(self, pixels: Any) -> Any:
         """``(N, S, S, 1) float32`` in 0..1: how much of the image itself each pixel keeps."""
         shape = (pixels.shape[0], 1, 1, 1)
         drawn = random.beta(shape, self.alpha, self.alpha, dtype="float32", seed=self.seeds)
-        kept = ops.maximum(drawn, 1.0 - drawn)
+        most = ops.maximum(drawn, 1.0 - drawn)
         side = ops.sqrt(per_image(pixels, self.seeds, (0.0, 1.0)))
         is_outside = ops.logical_not(rectangles(pixels, self.seeds, side, side))
         is_cut = per_image(pixels, self.seeds, (0.0, 1.0)) < self.cut_share
-        return ops.where(is_cut, ops.cast(is_outside, "float32"), kept)
+        return ops.where(is_cut, ops.cast(is_outside, "float32"), most)
 
     def compute_output_shape(
         self, pixels_shape: tuple[int | None, ...], targets_shape: tuple[int | None, ...]
