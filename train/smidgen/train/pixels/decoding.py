@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import stat
 import zlib
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,7 +138,7 @@ class TrainingDecoder:
         return {**reference, "decoder": "training", "libraries": libraries}
 
     def decode(self, path: str) -> np.ndarray:
-        """The file's pixels, ``(side, side, 3) uint8`` RGB 0..255, C order. Raises ImageError."""
+        """The file's pixels, ``(side, side, 3) uint8`` RGB 0..255. Raises ImageError."""
         pixels = self._fast(path)
         return self._reference.decode(path) if pixels is None else pixels
 
@@ -149,13 +151,9 @@ class TrainingDecoder:
         from PIL.JpegImagePlugin import JpegImageFile
 
         try:
-            if not Path(path).is_file():
+            data = _jpeg_content(path)
+            if data is None:
                 return None
-            with open(path, "rb") as stream:
-                magic = stream.read(len(_JPEG_MAGIC))
-                if magic != _JPEG_MAGIC:
-                    return None
-                data = magic + stream.read()
             with JpegImageFile(io.BytesIO(data)) as header:
                 if header.mode not in ("RGB", "L") or _too_large(header.size):
                     return None
@@ -171,13 +169,16 @@ class TrainingDecoder:
         eighths = self._eighths(box)
         pixels = self._reader.read(data, header.size, eighths)
         left, top, right, bottom = (edge * eighths / 8 for edge in box)
+        image = None
         if int(right - left) == int(bottom - top) == side:
             pixels = _cut_out(pixels, ((left + right) / 2, (top + bottom) / 2), side)
-            image = Image.fromarray(pixels) if _may_be_turned(header) or pixels.ndim == 2 else None
+            if pixels.ndim == 2 or _may_be_turned(header):
+                image = Image.fromarray(pixels)
         else:
-            image = Image.fromarray(pixels)
-            resample = getattr(Image.Resampling, self._preprocessing.resample.upper())
-            image = image.convert("RGB").resize((side, side), resample, (left, top, right, bottom))
+            resample = Image.Resampling[self._preprocessing.resample.upper()]
+            image = Image.fromarray(pixels).resize(
+                (side, side), resample, (left, top, right, bottom)
+            )
         if image is None:
             return pixels
         # A centred square can be turned after it was cropped; turning needs the EXIF data alone.
@@ -189,6 +190,18 @@ class TrainingDecoder:
         shorter = min(box[2] - box[0], box[3] - box[1])
         fitting = (scale for scale in self._reader.eighths if shorter * scale / 8 >= self.side)
         return next(fitting, 8)
+
+
+def _jpeg_content(path: str) -> bytes | None:
+    """The bytes of a JPEG file, None for another one; a named pipe is not waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode) or os.pread(handle, 3, 0) != _JPEG_MAGIC:
+            return None
+        return os.read(handle, facts.st_size)
+    finally:
+        os.close(handle)
 
 
 def _too_large(size: tuple[int, int]) -> bool:
@@ -205,4 +218,4 @@ def _cut_out(pixels: np.ndarray, centre: tuple[float, float], side: int) -> np.n
     height, width = pixels.shape[:2]
     left = min(max(round(centre[0] - side / 2), 0), width - side)
     top = min(max(round(centre[1] - side / 2), 0), height - side)
-    return pixels[top : top + side, left : left + side].copy()
+    return pixels[top : top + side, left : left + side]
