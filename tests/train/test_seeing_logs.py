@@ -161,12 +161,12 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
             sink.step(a_step(number))
         sink.epoch(an_epoch(1), 3)
     assert scalars(folder, "loss/step") == [(1, 1.0), (2, 0.5), (3, 0.3333)]
-    assert scalars(folder, "learning_rate") == [(n, 0.001) for n in (1, 2, 3)]
-    assert scalars(folder, "images_per_second") == [(n, 50.5) for n in (1, 2, 3)]
+    assert scalars(folder, "schedule/learning_rate") == [(n, 0.001) for n in (1, 2, 3)]
+    assert scalars(folder, "speed/images_per_second") == [(n, 50.5) for n in (1, 2, 3)]
     assert scalars(folder, "loss/validation") == [(3, 1.0)]
     assert scalars(folder, "top1_percent/validation") == [(3, 50.0)]
     loaded = accumulator(folder)
-    image = loaded.Images("samples")[0]
+    image = loaded.Images("pictures/samples")[0]
     assert (image.step, image.width, image.height) == (0, 30, 20)
     text = loaded.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text == "    [data]\n    folder = 'x'  # _a_\n"
@@ -191,8 +191,8 @@ def test_a_log_that_is_gone_on_with_holds_no_step_twice(tmp_path: Path) -> None:
     assert [step for step, _ in scalars(folder, "loss/step")] == [1, 2, 3, 4, 5, 6, 7]
     assert scalars(folder, "loss/step")[5:] == [(6, 16.6667), (7, 14.2857)]
     loaded = accumulator(folder)
-    assert [image.step for image in loaded.Images("samples")] == [0]
-    assert [image.step for image in loaded.Images("curves")] == [8]
+    assert [image.step for image in loaded.Images("pictures/samples")] == [0]
+    assert [image.step for image in loaded.Images("pictures/curves")] == [8]
     assert len(loaded.Tensors("recipe/text_summary")) == 1
     with TensorBoardSink(folder) as sink:
         sink.step(a_step(1))

@@ -84,7 +84,8 @@ class TensorBoardSink:
     """Event files for ``tensorboard --logdir FOLDER``; closes as a context manager.
 
     Scalars: ``loss/step``, ``loss/train``, ``loss/validation``, ``top1_percent/train``,
-    ``top1_percent/validation``, ``learning_rate``, ``images_per_second``.
+    ``top1_percent/validation``, ``schedule/learning_rate``, ``speed/images_per_second``. Pictures
+    are ``pictures/<name>``. TensorBoard opens the first two groups by name: loss and pictures.
     """
 
     def __init__(self, folder: str | os.PathLike[str], done_steps: int = 0) -> None:
@@ -116,8 +117,8 @@ class TensorBoardSink:
     def step(self, row: StepMetrics) -> None:
         """Write the three numbers of a step."""
         self._writer.add_scalar("loss/step", row.loss, row.step)
-        self._writer.add_scalar("learning_rate", row.learning_rate, row.step)
-        self._writer.add_scalar("images_per_second", row.images_per_second, row.step)
+        self._writer.add_scalar("schedule/learning_rate", row.learning_rate, row.step)
+        self._writer.add_scalar("speed/images_per_second", row.images_per_second, row.step)
 
     def epoch(self, row: EpochMetrics, step: int) -> None:
         """Write losses and top-1 of an epoch."""
@@ -136,7 +137,7 @@ class TensorBoardSink:
             return
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-        self._writer.add_image(name, pixels, step, dataformats="HWC")
+        self._writer.add_image(f"pictures/{name}", pixels, step, dataformats="HWC")
         self._writer.flush()
 
     def text(self, name: str, text: str) -> None:
