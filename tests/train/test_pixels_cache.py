@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +148,17 @@ def test_rows_that_never_reached_the_disk_are_decoded_again(tmp_path: Path) -> N
     ]
 
 
+def test_half_a_set_is_none(tmp_path: Path) -> None:
+    cache, examples = CacheFolder(tmp_path / "cache"), write_files(tmp_path / "a", contents(5))
+    expected = levels(decode_all(examples, FlatDecoder(16), cache, SilentProgress()), examples)
+    for name in ("unreadable.json", "pixels.npy"):
+        (path,) = cache.path.glob(f"*/{name}")
+        path.unlink()
+        decoder = FlatDecoder(16)
+        again = decode_all(examples, decoder, cache, SilentProgress())
+        assert (decoder.calls, levels(again, examples)) == (5, expected)
+
+
 def test_a_damaged_set_is_named(tmp_path: Path) -> None:
     cache, examples = CacheFolder(tmp_path / "cache"), write_files(tmp_path / "a", contents(5))
     pixels = decode_all(examples, FlatDecoder(16), cache, SilentProgress())
@@ -262,7 +272,7 @@ def test_too_little_space_is_known_before_decoding(tmp_path: Path) -> None:
 
 
 PRELUDE = """
-import hashlib, pathlib, sys, time
+import hashlib, os, pathlib, signal, sys, time
 from smidgen.train.data import Example
 from smidgen.train.pixels import CacheFolder, decode_all
 from smidgen.train.pixels.decoding import FlatDecoder
@@ -270,18 +280,37 @@ from smidgen.train.progress import SilentProgress
 
 class Slow(FlatDecoder):
     def decode(self, path):
-        time.sleep(0.01)
+        time.sleep(0.03)
         return super().decode(path)
+
+class Killing(SilentProgress):
+    def advance(self, count, detail=""):
+        super().advance(count, detail)
+        if self.counted == 130:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 files = sorted(pathlib.Path(sys.argv[1]).iterdir())
 examples = [Example(str(p), 0, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
 cache, decoder, progress = CacheFolder(pathlib.Path(sys.argv[2])), Slow(600), SilentProgress()
+print("ready", flush=True)
+sys.stdin.readline()
 """
 
 
 def start(program: str, *arguments: Path) -> subprocess.Popen[str]:
+    """A process that has imported everything and waits for its input to end."""
     command = [sys.executable, "-c", PRELUDE + textwrap.dedent(program), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    run = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "ready\n"
+    return run
+
+
+def shown(run: subprocess.Popen[str]) -> str:
+    """What it prints once it goes on; nothing on stderr."""
+    out, error = run.communicate(timeout=120)
+    assert error == ""
+    return out.strip()
 
 
 DECODE = """
@@ -295,9 +324,11 @@ DECODE = """
 def test_two_runs_that_start_at_once_decode_once(tmp_path: Path) -> None:
     examples = write_files(tmp_path / "a", contents(60))
     runs = [start(DECODE, tmp_path / "a", tmp_path / "cache") for _ in range(2)]
-    shown = [run.communicate(timeout=60) for run in runs]
-    lines = sorted(out.strip() for out, _ in shown)
-    assert all(lines), shown
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    lines = [shown(run) for run in runs]
     calls, totals, notes = zip(*(line.split(" ", 2) for line in lines), strict=True)
     expected = sum(int(FlatDecoder(4).decode(e.path)[0, 0, 0]) for e in examples)
     assert set(totals) == {str(expected)}
@@ -306,28 +337,22 @@ def test_two_runs_that_start_at_once_decode_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_s_set_is_finished_by_the_next(tmp_path: Path) -> None:
-    """SIGKILL: at most the 64 MB since the last safe point are decoded again."""
-    examples = write_files(tmp_path / "a", contents(250))
-    cache = tmp_path / "cache"
-    run = start(DECODE, tmp_path / "a", cache)
-    deadline = time.monotonic() + 60
-    while not list(cache.glob("*/partial.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
-    assert not list(cache.glob("*/pixels.npy"))
-    out, error = start(DECODE, tmp_path / "a", cache).communicate(timeout=60)
-    calls, total, _ = out.split(" ", 2)
+    """SIGKILL after 130 images of 1.08 MB; each 64 MiB, which is 63 of them, were made safe."""
+    examples = write_files(tmp_path / "a", contents(150))
+    killed = start(DECODE.replace("progress)", "Killing())"), tmp_path / "a", tmp_path / "cache")
+    assert shown(killed) == "" and killed.returncode == -signal.SIGKILL
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["partial.json", "partial.npy"]
+    calls, total, _ = shown(start(DECODE, tmp_path / "a", tmp_path / "cache")).split(" ", 2)
     expected = sum(int(FlatDecoder(4).decode(e.path)[0, 0, 0]) for e in examples)
-    assert (int(total), error) == (expected, "")
-    assert 0 < int(calls) <= 250 - 62  # a safe point comes each 62 images of 1.08 MB
+    assert (calls, total) == (str(150 - 2 * 63), str(expected))
 
 
 def test_a_disk_that_fills_up_is_one_line(tmp_path: Path) -> None:
     """A limit on the file size, in a process of its own, stands in for the full disk."""
     write_files(tmp_path / "a", contents(9))
     program = """
-        import resource, signal
+        import resource
         from smidgen.runtime.errors import OutputError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
@@ -336,5 +361,4 @@ def test_a_disk_that_fills_up_is_one_line(tmp_path: Path) -> None:
         except OutputError as error:
             print("OutputError", "\\n" not in str(error), list(cache.path.glob("*/*")))
     """
-    out, error = start(program, tmp_path / "a", tmp_path / "cache").communicate(timeout=60)
-    assert out.strip() == "OutputError True []", error
+    assert shown(start(program, tmp_path / "a", tmp_path / "cache")) == "OutputError True []"

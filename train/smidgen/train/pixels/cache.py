@@ -145,7 +145,7 @@ def decode_all(
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return _opened(folder, hashes)
         with sole_writer(folder, progress.note):
-            if not (folder / PIXELS_FILE).exists():
+            if not all((folder / name).exists() for name in (PIXELS_FILE, UNREADABLE_FILE)):
                 _Writing(folder, ordered, decoder).run(cache, progress)
 
 
@@ -193,9 +193,9 @@ class _Writing:
         """What is left of the set, then its final name."""
         count = len(self._examples)
         what = f"the decoded images ({count} of them)"
-        make_room(cache, count * self._row_bytes, self._folder.name, what)
         path = self._folder / PARTIAL_FILE
         try:
+            make_room(cache, count * self._row_bytes, self._folder.name, what)
             with open(path, "r+b" if path.exists() else "w+b") as stream:
                 self._go_back(stream)
                 progress.start("decoding", count - self._done)

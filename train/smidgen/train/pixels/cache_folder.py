@@ -81,15 +81,16 @@ def make_room(cache: CacheFolder, needed_bytes: int, keep: str, what: str) -> No
     Args:
         cache: where.
         needed_bytes: of the set that is to be written.
-        keep: key of that set.
+        keep: key of that set; what there is of it already counts as room.
         what: the set in words, for the error.
 
     Raises:
         DiskSpaceError: even with all deleted that nobody uses, there would be too little room;
             then nothing is deleted.
     """
-    sets = [item for item in _sets(cache.path) if item.folder.name != keep]
-    free_bytes = _free_bytes(cache.path)
+    every = _sets(cache.path)
+    sets = [item for item in every if item.folder.name != keep]
+    free_bytes = _free_bytes(cache.path) + sum(i.size_bytes for i in every if i not in sets)
     room_bytes = min(cache.limit_bytes - sum(item.size_bytes for item in sets), free_bytes)
     chosen: list[_Set] = []
     for item in sorted(sets, key=lambda item: item.used_ns):
