@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ def pytest_configure() -> None:
     """Undo what a shell does to background jobs: they ignore SIGINT, and so would our children."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images of tests stay out of the user's cache, in child processes too."""
+    before = os.environ.get("SMIDGEN_CACHE")
+    os.environ["SMIDGEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["SMIDGEN_CACHE"]
+    if before is not None:
+        os.environ["SMIDGEN_CACHE"] = before
 
 
 def verdict(word: Any = "pass", drop: float = 0.25) -> Verdict:

@@ -63,6 +63,14 @@ def fit(run: Run, material: Material, progress: Progress, checkpoint_every_steps
     network = build(recipe.model, len(dataset.labels), recipe.data.image_size)
     teachers = teachers_of(recipe.distillation, dataset)
     student = Student(network, normalization_of(recipe.model), teachers)
+    fit_student(run, student, material, progress, checkpoint_every_steps)
+
+
+def fit_student(
+    run: Run, student: Student, material: Material, progress: Progress, checkpoint_every_steps: int
+) -> None:
+    """As ``fit``, with a network that is there already."""
+    recipe = run.recipe
     session = Session(recipe, student, material, run.cache_path, progress)
     saved = checkpoint.load(run.checkpoints_path)
     record = RunRecord(run, saved.state.total_steps if saved else 0, progress)
