@@ -1,34 +1,45 @@
-"""Sets that share members, merged: disjoint-set forest (Tarjan 1975)."""
+"""Sets that share members, merged: a disjoint-set forest (Tarjan 1975)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item", int, str)
 
 
-def components(chains: Iterable[Sequence[_Item]]) -> tuple[tuple[_Item, ...], ...]:
-    """Merge ``chains`` that share an item, directly or through others.
+class Forest(Generic[_Item]):
+    """Disjoint sets; an item that was never joined is a set of its own."""
 
-    Returns the merged sets, each sorted, in the order of their smallest items.
-    """
-    parent: dict[_Item, _Item] = {}
+    def __init__(self) -> None:
+        self._parent: dict[_Item, _Item] = {}
 
-    def root_of(item: _Item) -> _Item:
-        parent.setdefault(item, item)
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]  # path halving
+    def root(self, item: _Item) -> _Item:
+        """The smallest member of the set of ``item``."""
+        parent = self._parent
+        while (above := parent.get(item, item)) != item:
+            parent[item] = parent.get(above, above)  # path halving
             item = parent[item]
         return item
 
+    def join(self, one: _Item, other: _Item) -> None:
+        """Make the sets of both one."""
+        one, other = self.root(one), self.root(other)
+        self._parent[max(one, other)] = self._parent[min(one, other)] = min(one, other)
+
+    def sets(self) -> tuple[tuple[_Item, ...], ...]:
+        """The sets that were joined, each sorted, in the order of their smallest members."""
+        members: dict[_Item, list[_Item]] = defaultdict(list)
+        for item in sorted(self._parent):
+            members[self.root(item)].append(item)
+        return tuple(tuple(items) for items in members.values())
+
+
+def components(chains: Iterable[Sequence[_Item]]) -> tuple[tuple[_Item, ...], ...]:
+    """Merge ``chains`` that share an item, directly or through others; see ``Forest.sets``."""
+    forest: Forest[_Item] = Forest()
     for chain in chains:
         for item in chain:
-            first, other = root_of(chain[0]), root_of(item)
-            low, high = min(first, other), max(first, other)
-            parent[high] = low
-    members: dict[_Item, list[_Item]] = defaultdict(list)
-    for item in sorted(parent):
-        members[root_of(item)].append(item)
-    return tuple(tuple(items) for items in members.values())
+            forest.join(chain[0], item)
+    return forest.sets()
