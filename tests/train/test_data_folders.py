@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,3 +196,16 @@ def test_two_folders_for_one_split_are_an_error(make_folder) -> None:  # type: i
 def _with_empty_class(folder: Path) -> Path:
     (folder / "blue").mkdir()
     return folder
+
+
+def test_describing_the_data_imports_nothing_heavy() -> None:
+    heavy = {"keras", "tensorflow", "jax", "matplotlib", "PIL", "imagehash", "scipy"}
+    program = (
+        "import sys, smidgen.train.data.scan, smidgen.train.data.report, "
+        "smidgen.train.data.near_duplicates, smidgen.train.run, smidgen.train.recipe\n"
+        f"print({heavy!r} & set(sys.modules))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert shown.stdout.strip() == "set()", shown

@@ -3,6 +3,8 @@
 recipe.toml          the resolved recipe
 dataset.json         task, labels, the images of each split with content hash and turn, look-alikes
 skipped.csv          images that were not used, with the reason
+data_report.json     counts, sizes and kinds of files, what lies in several splits (``data.report``)
+samples.png          a few training images of each class
 metrics.jsonl        one line per epoch
 steps.jsonl          one line per training step
 curves.png           both as a picture
@@ -74,6 +76,8 @@ class Run:
         self.recipe_path = self.folder / "recipe.toml"
         self.dataset_path = self.folder / "dataset.json"
         self.skipped_path = self.folder / "skipped.csv"
+        self.data_report_path = self.folder / "data_report.json"
+        self.samples_path = self.folder / "samples.png"
         self.metrics_path = self.folder / "metrics.jsonl"
         self.steps_path = self.folder / "steps.jsonl"
         self.curves_path = self.folder / "curves.png"

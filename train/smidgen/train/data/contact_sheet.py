@@ -20,8 +20,8 @@ MOST_ROWS = 20
 COLUMNS = 10
 _TILE, _GAP = 88, 4
 _FRAME = 224  # of white pages
-_NAME_CHARACTERS = 26
-_MARGIN_INCHES = 1.8
+_NAME_CHARACTERS = 24
+_MARGIN_INCHES = 2.1
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -33,13 +33,14 @@ def draw_samples(dataset: Dataset, pixels: PixelSource, path: Path) -> None:
     shown = shown_classes(len(dataset.labels))
     tiles = mosaic(dataset, pixels, shown)
     height, width = tiles.shape[:2]
-    some = f", {len(shown)} of them" if len(shown) < len(dataset.labels) else ""
+    some = f"{len(shown)} of " if len(shown) < len(dataset.labels) else ""
     kind = "turns (degrees counter-clockwise)" if dataset.task == "orientation" else "classes"
     total = ", ".join(f"{len(dataset.split(name)):,} {name}" for name in SPLITS)
-    title = f"training images of {len(dataset.labels):,} {kind}{some}\n{total}"
+    title = f"training images of {some}{len(dataset.labels):,} {kind}\n{total}"
     size = (width / DPI + _MARGIN_INCHES, height / DPI + 0.6)
     with drawn(path, *size, title) as figure:
         axes = figure.subplots()
+        axes.set_anchor("E")  # what is left over belongs to the names
         axes.imshow(tiles, interpolation="none")
         step = _TILE + _GAP
         axes.set_yticks(
