@@ -14,6 +14,9 @@ from smidgen.train.seeing.predictions import Answers
 MOST_SHOWN = 24
 _COLUMNS = 6
 _TILE_INCHES = 2.1
+_GAP_INCHES = 0.12
+_TEXT_INCHES = 0.45
+_TITLE_INCHES = 0.65
 
 Take = Callable[[np.ndarray], np.ndarray]
 """``take(positions)``: ``(len(positions), S, S, 3) uint8`` as the network saw them."""
@@ -28,17 +31,20 @@ def draw_mistakes(answers: Answers, take: Take, path: Path, title: str) -> None:
         return
     pixels = take(shown)
     columns = min(_COLUMNS, max(3, len(shown)))
-    rows = -(-len(shown) // columns)
-    names = class_names(answers.names, 22)
+    names = class_names(answers.names, 19)
     total = f"{len(wrong):,} of {len(answers.labels):,} images answered wrongly"
     kept = f"; the {len(shown)} of the highest probability" if len(shown) < len(wrong) else ""
-    height = 0.8 + (_TILE_INCHES + 0.5) * rows
-    with drawn(path, _TILE_INCHES * columns, height, f"{title}\n{total}{kept}") as figure:
-        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axes in panels:
-            axes.axis("off")
-        for axes, position, image in zip(panels, shown, pixels, strict=False):
-            _draw_tile(axes, image, answers, int(position), names)
+    width = columns * _TILE_INCHES
+    height = _TITLE_INCHES + -(-len(shown) // columns) * (_TILE_INCHES + _TEXT_INCHES)
+    with drawn(path, width, height, f"{title}\n{total}{kept}") as figure:
+        figure.set_layout_engine("none")
+        for index, (position, image) in enumerate(zip(shown, pixels, strict=True)):
+            row, column = divmod(index, columns)
+            left = column * _TILE_INCHES + _GAP_INCHES / 2
+            top = _TITLE_INCHES + row * (_TILE_INCHES + _TEXT_INCHES)
+            side = _TILE_INCHES - _GAP_INCHES
+            box = (left / width, 1 - (top + side) / height, side / width, side / height)
+            _draw_tile(figure.add_axes(box), image, answers, int(position), names)
 
 
 def _draw_tile(
@@ -46,6 +52,7 @@ def _draw_tile(
 ) -> None:
     predicted, label = int(answers.predicted[position]), int(answers.labels[position])
     percent = 100 * float(answers.probability[position])
+    axes.axis("off")
     axes.imshow(image, interpolation="nearest")
     lines = (
         (f"true: {names[label]}", GREEN),
