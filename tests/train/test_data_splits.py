@@ -143,14 +143,19 @@ def test_shares_of_groups_are_met_on_average() -> None:
     assert split_of(alone) != split_of(dataset)
 
 
-def test_a_group_may_span_classes() -> None:
+@pytest.mark.parametrize("people", [4, 7, 20])
+def test_a_group_may_span_classes(people: int) -> None:
+    """Few people, so that some seeds must lend a whole group to a split that would be empty."""
     inventory = inventory_of(60, classes=3)
-    found = tuple(replace(item, group=f"person {n % 20}") for n, item in enumerate(inventory.found))
-    dataset = divide(replace(inventory, found=found), SHARES)
-    splits = split_of(dataset)
-    assert len({(i.group, splits[i.example.sha256]) for i in found}) == 20
-    for name in SPLITS:
-        assert min(dataset.counts(name)) >= 1
+    found = tuple(
+        replace(item, group=f"person {n % people}") for n, item in enumerate(inventory.found)
+    )
+    for seed in range(20):
+        dataset = divide(replace(inventory, found=found), SHARES, seed)
+        splits = split_of(dataset)
+        assert len({(i.group, splits[i.example.sha256]) for i in found}) == people
+        assert sum(len(dataset.split(name)) for name in SPLITS) == 180
+        assert min(min(dataset.counts(name)) for name in SPLITS) >= 1
 
 
 def test_a_class_with_too_few_groups_is_told_what_to_do() -> None:

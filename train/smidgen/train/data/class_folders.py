@@ -61,14 +61,17 @@ def list_class_folders(root: Path, recipe: DataRecipe) -> Listing:
             f"one folder per class ({ignored} other entries were ignored)"
             f"{_HINT_DEEPER if has_deeper else ''}"
         )
-    names = checked_labels(root, labels)
+    return Listing(tuple(files), _names(root, checked_labels(root, labels)), ignored)
+
+
+def _names(root: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not is_label(name):
             raise DataError(
                 f"{root}: the class folder {name!r} cannot name a class: give it a name without "
                 "spaces at its ends, control characters and bytes that are no UTF-8"
             )
-    return Listing(tuple(files), names, ignored)
+    return names
 
 
 def _no_classes(base: Path, stray: Sequence[Path]) -> DataError:

@@ -55,21 +55,7 @@ def divide(
     """
     _check_classes(inventory)
     look_alikes = tuple(tuple(cluster) for cluster in together)
-    ready = inventory.ready_splits
-    cut = _cut_points(shares, ready)
-    free = [item for item in inventory.found if item.split in (None, "train")]
-    shelves = _hand_out(_blocks(free, look_alikes, seed), cut)
-    classes = [""] if inventory.task == "orientation" else list(inventory.labels)
-    splits: dict[Split, list[Example]] = {name: [] for name in SPLITS}
-    for label, text in enumerate(classes):
-        where = " in train/" if ready else ""
-        what = f"class {text!r}{where}" if text else f"{inventory.folder}{where}"
-        _fill_empty_splits(shelves, label, cut, what)
-        for name, blocks in shelves[label].items():
-            splits[name] += [e for block in blocks for e in block.examples if e.label == label]
-    for item in sorted(inventory.found, key=lambda item: item.example.label):
-        if item.split is not None and item.split not in cut:
-            splits[item.split].append(item.example)
+    splits = _split(inventory, shares, seed, look_alikes)
     if inventory.task == "orientation":
         splits = _turned(splits, seed)
     return Dataset(
@@ -89,6 +75,32 @@ def position(sha256: str, salt: str) -> float:
     """The fixed number in [0, 1) of a content hash under a salt; uniform over contents."""
     digest = hashlib.sha256(f"{salt}:{sha256}".encode("ascii")).hexdigest()
     return float(int(digest[:_HASH_DIGITS], 16) / 16**_HASH_DIGITS)
+
+
+def _split(
+    inventory: Inventory,
+    shares: tuple[float, float, float],
+    seed: int,
+    look_alikes: Sequence[Sequence[str]],
+) -> dict[Split, list[Example]]:
+    """The images of each split, class by class, in the order of their numbers."""
+    ready = inventory.ready_splits
+    cut = _cut_points(shares, ready)
+    free = [item for item in inventory.found if item.split in (None, "train")]
+    shelves = _hand_out(_blocks(free, look_alikes, seed), cut)
+    classes = [""] if inventory.task == "orientation" else list(inventory.labels)
+    splits: dict[Split, list[Example]] = {name: [] for name in SPLITS}
+    for label, text in enumerate(classes):
+        where = " in train/" if ready else ""
+        what = f"class {text!r}{where}" if text else f"{inventory.folder}{where}"
+        _fill_empty_splits(shelves, label, cut, what)
+    for label in range(len(classes)):
+        for name, blocks in shelves[label].items():
+            splits[name] += [e for block in blocks for e in block.examples if e.label == label]
+    for item in sorted(inventory.found, key=lambda item: item.example.label):
+        if item.split is not None and item.split not in cut:
+            splits[item.split].append(item.example)
+    return splits
 
 
 def _cut_points(
