@@ -213,7 +213,7 @@ def mixed(layer: MixUpOrCutMix, count: int, training: bool = True) -> tuple[np.n
     """Image ``i`` is 255 in channel ``i % 3``, its target is class ``i % 3``."""
     targets = np.eye(3, dtype=np.float32)[np.arange(count) % 3]
     pixels = np.broadcast_to(255 * targets[:, None, None], (count, 16, 16, 3)).copy()
-    x, y = layer(pixels, targets, training=training)
+    x, y = layer((pixels, targets), training=training)
     return keras.ops.convert_to_numpy(x), keras.ops.convert_to_numpy(y)
 
 
@@ -269,7 +269,7 @@ for name in ("none", "pixel", "standard", "strong"):
         x = layer(x)
     y = targets
     if augmentation.mix is not None:
-        x, y = augmentation.mix(x, y)
+        x, y = augmentation.mix((x, y))
     model = keras.Model([pixels, targets], [x, y])
     images = random.integers(0, 256, (batch, whole, whole, 3), dtype=np.uint8)
     labels = np.eye(3, dtype=np.float32)[np.arange(batch) % 3]

@@ -41,8 +41,9 @@ class MixUpOrCutMix(keras.layers.Layer):  # type: ignore[misc]
         self.seeds = keras.random.SeedGenerator(seed)
         self.batch_size, self.alpha, self.cut_share = batch_size, alpha, cut_share
 
-    def call(self, pixels: Any, targets: Any, training: bool = False) -> tuple[Any, Any]:
-        """``(N, S, S, 3)`` and one-hot ``(N, C)``, both float32, to the same of mixed images."""
+    def call(self, inputs: tuple[Any, Any], training: bool = False) -> tuple[Any, Any]:
+        """``(pixels, targets)``: ``(N, S, S, 3)`` and one-hot ``(N, C)``, float32; both mixed."""
+        pixels, targets = inputs
         if not training:
             return pixels, targets
         pixels = with_count(pixels, self.batch_size)
@@ -65,7 +66,8 @@ class MixUpOrCutMix(keras.layers.Layer):  # type: ignore[misc]
         return ops.where(is_cut, ops.cast(is_outside, "float32"), most)
 
     def compute_output_shape(
-        self, pixels_shape: tuple[int | None, ...], targets_shape: tuple[int | None, ...]
+        self, input_shape: tuple[tuple[int | None, ...], tuple[int | None, ...]]
     ) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
         """As the inputs."""
-        return pixels_shape, targets_shape
+        pixels_shape, targets_shape = input_shape
+        return tuple(pixels_shape), tuple(targets_shape)

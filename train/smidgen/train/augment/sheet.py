@@ -75,7 +75,7 @@ def _varied(pixels: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray,
     shares = np.ones(len(pixels))
     if augmentation.mix is not None:
         targets = ops.eye(len(pixels), dtype="float32")
-        x, targets = augmentation.mix(x, targets, training=True)
+        x, targets = augmentation.mix((x, targets), training=True)
         shares = np.diagonal(ops.convert_to_numpy(targets))
     return _bytes(x), shares
 
