@@ -38,6 +38,7 @@ BOUNDARIES: dict[BackboneName, str] = {
     "mobilenet-v2": "block_12_add",
     "mobilenet-v3-small": "expanded_conv_7_add",
 }
+QUICK = ("efficientnet-lite0", "efficientnet-b0", "vgg16", "xception", "mobilenet-v3-small")
 TWO = ModelRecipe(backbone="mobilenet-v2", ensemble=("mobilenet-v3-small",), weights="none")
 
 
@@ -67,7 +68,10 @@ def check_cut(network: Any, boundary: str, enliven: Enliven) -> None:
     assert {id(weight) for weight in lower.weights} == below
 
 
-@pytest.mark.parametrize("name", BOUNDARIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in BOUNDARIES],
+)
 def test_the_tables_block_is_a_cut(name: BackboneName, enliven: Enliven) -> None:
     network = built(name)
     boundary = freeze_boundary(network, "auto", of(name))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def read_weights(
         classes = _classes_in(path, model, application)
         if classes is not None:
             model = _application(application, facts.image_size, include_top=True, classes=classes)
-        model.load_weights(path)
+        with warnings.catch_warnings(action="ignore"):  # what does not fit is an error in the end
+            model.load_weights(path)
     except (ValueError, TypeError, OSError, KeyError, IndexError) as error:
         raise WeightsMismatch(
             f"{path} does not hold the weights of keras.applications' {application.name} "
