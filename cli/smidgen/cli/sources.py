@@ -13,10 +13,13 @@ from smidgen.cli.flags import overrides
 from smidgen.cli.recipe_file import LineRecipe, Tables, line_recipe, load, merged, resolve_paths
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
+def add_source(parser: argparse.ArgumentParser, *, is_optional: bool = False) -> None:
     """The two arguments that both commands share."""
     parser.add_argument(
-        "source", metavar="SOURCE", help="folder of images (a folder per class), or a recipe.toml"
+        "source",
+        metavar="SOURCE",
+        nargs="?" if is_optional else None,
+        help="folder of images (a folder per class), or a recipe.toml",
     )
     parser.add_argument(
         "--out", metavar="RUN", help="the Run folder (default: runs/ and the name of SOURCE)"

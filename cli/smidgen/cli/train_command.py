@@ -3,36 +3,83 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from smidgen.cli.flags import add_flags
+from smidgen.cli.errors import UsageError
+from smidgen.cli.flags import add_flags, overrides
 from smidgen.cli.recipe_file import TRAIN_TABLES
 from smidgen.cli.sources import add_source, recipe_and_run
+from smidgen.train.recipe import TrainRecipe
+from smidgen.train.run import Run
 
 SUMMARY = "fine-tune a network on a folder of images"
 DESCRIPTION = """\
-Fine-tune a pretrained network on a folder of images, into a Run folder. Interrupted, it goes on
-after the last whole epoch when it is called again. Prints the Run folder."""
+Fine-tune a pretrained network on a folder of images, into a Run folder. Interrupted or killed, it
+goes on from its last checkpoint when it is called again, or with --resume RUN. Prints the Run
+folder."""
 EXAMPLES = """\
   smidgen train photos/ --image-size 160 --out runs/photos
-  smidgen train recipe.toml --full-epochs 4"""
+  smidgen train recipe.toml --full-epochs 4
+  smidgen train pets/ --labels file-names --split 80,20
+  smidgen train pages/ --labels orientation --augmentation pixel --no-horizontal-flip
+  smidgen train --resume runs/photos"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The settings of the three tables that decide a Run."""
-    add_source(parser)
+    """The settings of the tables that decide a Run, and how training goes on its way."""
+    add_source(parser, is_optional=True)
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with the Run in this folder, by its own recipe"
+    )
+    parser.add_argument(
+        "--checkpoint-every-steps",
+        metavar="N",
+        type=_count,
+        default=500,
+        help="steps between two checkpoints; one is made after each epoch, too (500)",
+    )
     add_flags(parser, TRAIN_TABLES)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Train, and print the Run folder."""
-    recipe, folder = recipe_and_run(arguments, TRAIN_TABLES)
-    from smidgen.train.loop import train
+    recipe, folder = _resumed(arguments) if arguments.resume else _new(arguments)
+    from smidgen.train.loop import Options, train
     from smidgen.train.progress import ConsoleProgress
 
     progress = ConsoleProgress()
     try:
-        run = train(recipe.train, folder, progress=progress)
+        options = Options(checkpoint_every_steps=arguments.checkpoint_every_steps)
+        run = train(recipe, folder, progress=progress, options=options)
     finally:
         progress.finish()
     print(run.folder)
     return 0
+
+
+def _new(arguments: argparse.Namespace) -> tuple[TrainRecipe, Path]:
+    if arguments.source is None:
+        raise UsageError(
+            "nothing to train on: name a folder of images or a recipe.toml, or --resume RUN"
+        )
+    recipe, folder = recipe_and_run(arguments, TRAIN_TABLES)
+    return recipe.train, folder
+
+
+def _resumed(arguments: argparse.Namespace) -> tuple[TrainRecipe, Path]:
+    """The recipe in the Run folder; nothing may be said beside it. Raises NotARun, UsageError."""
+    beside = [arguments.source, arguments.out, overrides(arguments, TRAIN_TABLES)]
+    if any(beside):
+        raise UsageError(
+            f"--resume {arguments.resume} goes on by the recipe in that folder: leave out SOURCE, "
+            "--out and all settings"
+        )
+    run = Run(arguments.resume)
+    return run.recipe, run.folder
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return number

@@ -10,13 +10,15 @@ from pathlib import Path
 from smidgen.train.augment.margins import margin_of
 from smidgen.train.backend import select_backend
 from smidgen.train.data import SPLITS, Dataset, Inventory, divide
+from smidgen.train.data.near_duplicates import near_duplicates
+from smidgen.train.data.report import data_report, write_data_report
 from smidgen.train.data.scan import take_inventory
 from smidgen.train.errors import DataError
+from smidgen.train.fitting.material import Material
 from smidgen.train.lock import sole_writer
 from smidgen.train.models.facts import parameters_of
 from smidgen.train.models.weights_file import weights_path
 from smidgen.train.pixels import (
-    PixelSource,
     ReferenceDecoder,
     TrainingDecoder,
     open_pixels,
@@ -90,7 +92,8 @@ def _check_images(data: DataRecipe, run: Run) -> None:
     skipped = {item.path for item in run.dataset().skipped}
     undecodable = [item.example for item in inventory.found if item.example.path in skipped]
     inventory = inventory.without({example.sha256: "" for example in undecodable})
-    run.keep_dataset(divide(inventory, data.shares, data.seed))
+    together = run.dataset().look_alikes
+    run.keep_dataset(divide(inventory, data.shares, data.seed, together))
 
 
 def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
@@ -112,38 +115,50 @@ def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
 def _train(
     recipe: TrainRecipe, run: Run, inventory: Inventory, progress: Progress, options: Options
 ) -> None:
-    dataset, training, held_out = _decoded(recipe, inventory, progress)
-    run.keep_dataset(dataset)
+    material = _decoded(recipe, inventory, progress)
+    run.keep_dataset(material.dataset)
     parameters = parameters_of(recipe.model)
     require_space(run.folder, _CHECKPOINT_BYTES * parameters, "the checkpoints")
-    _tell(dataset, run, progress)
+    _describe(recipe, run, inventory, material, progress)
 
     select_backend(recipe.schedule.backend)
     from smidgen.train.fitting.fit import fit
-    from smidgen.train.fitting.material import Material
 
-    material = Material(dataset, training, held_out)
     fit(run, material, progress, options.checkpoint_every_steps)
 
 
-def _decoded(
-    recipe: TrainRecipe, inventory: Inventory, progress: Progress
-) -> tuple[Dataset, PixelSource, PixelSource]:
-    """The dataset without what cannot be decoded, and its pixels: to learn from, and exact ones of
-    the held-out images."""
+def _decoded(recipe: TrainRecipe, inventory: Inventory, progress: Progress) -> Material:
+    """The images without those that cannot be decoded, divided, and their pixels."""
     data = recipe.data
     examples = [item.example for item in inventory.found]
     margin = margin_of(recipe.schedule, data.image_size)
-    decoder = TrainingDecoder(data.preprocessing(), margin)
-    training = open_pixels(examples, decoder, progress)
+    training = open_pixels(examples, TrainingDecoder(data.preprocessing(), margin), progress)
+    is_looked_for = data.near_duplicates == "together"
+    together = near_duplicates(examples, training) if is_looked_for else ()
     unreadable = dict(training.unreadable)
     while True:
-        dataset = divide(inventory.without(unreadable), data.shares, data.seed)
+        dataset = divide(inventory.without(unreadable), data.shares, data.seed, together)
         answered = (*dataset.validation, *dataset.test)
         held_out = open_pixels(answered, ReferenceDecoder(data.preprocessing()), progress)
         if not held_out.unreadable:
-            return dataset, training, held_out
+            return Material(dataset, training, held_out)
         unreadable |= held_out.unreadable
+
+
+def _describe(
+    recipe: TrainRecipe, run: Run, inventory: Inventory, material: Material, progress: Progress
+) -> None:
+    """What is known of the images, for people: a few lines, and once a report and a picture."""
+    from smidgen.train.data.contact_sheet import draw_samples
+
+    dataset = material.dataset
+    _tell(dataset, run, progress)
+    report = data_report(inventory, dataset, recipe.data.image_size)
+    for note in report.notes:
+        progress.note(note)
+    if not run.samples_path.is_file():
+        write_data_report(run.data_report_path, report)
+        draw_samples(dataset, material.training, run.samples_path)
 
 
 def _with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
@@ -162,7 +177,9 @@ def _absolute(path: str) -> str:
 
 def _tell(dataset: Dataset, run: Run, progress: Progress) -> None:
     counts = ", ".join(f"{len(dataset.split(name))} {name}" for name in SPLITS)
-    progress.note(f"{len(dataset.labels)} classes; images: {counts}")
+    is_turned = dataset.task == "orientation"
+    turns = " (validation and test hold each image in all four turns)" if is_turned else ""
+    progress.note(f"{len(dataset.labels)} classes; images: {counts}{turns}")
     for name in SPLITS:
         absent = dataset.absent(name)
         if absent:
