@@ -199,6 +199,17 @@ def test_a_log_that_is_gone_on_with_holds_no_step_twice(tmp_path: Path) -> None:
     assert [step for step, _ in scalars(folder, "loss/step")] == [1]
 
 
+def test_an_epoch_is_in_the_file_when_the_process_is_killed(tmp_path: Path) -> None:
+    """As after SIGKILL: the log is read although nobody closed it."""
+    sink = TensorBoardSink(tmp_path)
+    sink.step(a_step(1))
+    sink.epoch(an_epoch(1), 1)
+    assert scalars(tmp_path, "loss/step") == [(1, 1.0)]
+    assert scalars(tmp_path, "loss/validation") == [(1, 1.0)]
+    sink.close()
+    sink.close()
+
+
 def test_forgetting_where_it_went_on_would_be_seen(tmp_path: Path) -> None:
     """The fault planted beside the test above: a second writer that does not tell TensorBoard."""
     from tensorboardX import SummaryWriter

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from smidgen.runtime.files import output_error
 from smidgen.train.run import EpochMetrics
@@ -15,7 +16,7 @@ from smidgen.train.seeing.step_log import StepMetrics
 
 Setting = bool | int | float | str
 
-_FLUSH_S = 15
+_FLUSH_EVERY_S = 5.0
 _BEGINNING = 0
 
 
@@ -98,70 +99,83 @@ class TensorBoardSink:
         Raises:
             OutputError: the folder cannot be written to.
         """
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
         self._is_new = done_steps == 0
+        self._is_closed = False
+        self._flushed_s = time.monotonic()
+        place = Path(folder)
         if self._is_new:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
         try:
+            place.mkdir(parents=True, exist_ok=True)
+            # Not tensorboardX's SummaryWriter: what its thread has not taken yet is not flushed.
             # Names in the order of the steps also where two writers begin in the same second.
-            self._writer = SummaryWriter(
-                str(folder),
-                purge_step=None if self._is_new else done_steps + 1,
-                flush_secs=_FLUSH_S,
-                filename_suffix=f".{done_steps:012d}",
-            )
+            self._writer = EventsWriter(str(place / "events"), f".{done_steps:012d}")
         except OSError as error:
-            raise output_error(Path(folder), error) from error
+            raise output_error(place, error) from error
+        if not self._is_new:
+            self._write(done_steps + 1, session_log=SessionLog(status=SessionLog.START))
 
     def step(self, row: StepMetrics) -> None:
         """Write the three numbers of a step."""
-        self._writer.add_scalar("loss/step", row.loss, row.step)
-        self._writer.add_scalar("schedule/learning_rate", row.learning_rate, row.step)
-        self._writer.add_scalar("speed/images_per_second", row.images_per_second, row.step)
+        self._scalar("loss/step", row.loss, row.step)
+        self._scalar("schedule/learning_rate", row.learning_rate, row.step)
+        self._scalar("speed/images_per_second", row.images_per_second, row.step)
+        if time.monotonic() - self._flushed_s > _FLUSH_EVERY_S:
+            self._flush()
 
     def epoch(self, row: EpochMetrics, step: int) -> None:
-        """Write losses and top-1 of an epoch."""
-        self._writer.add_scalar("loss/train", row.loss, step)
-        self._writer.add_scalar("loss/validation", row.val_loss, step)
-        self._writer.add_scalar("top1_percent/train", 100 * row.top1, step)
-        self._writer.add_scalar("top1_percent/validation", 100 * row.val_top1, step)
-        self._writer.flush()
+        """Write losses and top-1 of an epoch; when this returns they are in the file."""
+        self._scalar("loss/train", row.loss, step)
+        self._scalar("loss/validation", row.val_loss, step)
+        self._scalar("top1_percent/train", 100 * row.top1, step)
+        self._scalar("top1_percent/validation", 100 * row.val_top1, step)
+        self._flush()
 
     def picture(self, name: str, path: Path, step: int) -> None:
-        """Write the pixels of a PNG file. Raises OSError where it cannot be read."""
-        import numpy as np
+        """Write a PNG file as it is. Raises OSError where it cannot be read."""
         from PIL import Image
+        from tensorboardX.proto.summary_pb2 import Summary
 
         if self._is_known(step):
             return
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        self._writer.add_image(f"pictures/{name}", pixels, step, dataformats="HWC")
-        self._writer.flush()
+        with Image.open(path) as picture:
+            width, height = picture.size
+        image = Summary.Image(
+            width=width, height=height, colorspace=3, encoded_image_string=path.read_bytes()
+        )
+        value = Summary.Value(tag=f"pictures/{name}", image=image)
+        self._write(step, summary=Summary(value=[value]))
+        self._flush()
 
     def text(self, name: str, text: str) -> None:
         """Write the text as a block of code: TensorBoard would read it as Markdown."""
+        from tensorboardX import summary
+
         if self._is_known(_BEGINNING):
             return
         block = "".join(f"    {line}\n" for line in text.splitlines())
-        self._writer.add_text(name, block, _BEGINNING)
-        self._writer.flush()
+        self._write(_BEGINNING, summary=summary.text(name, block))
+        self._flush()
 
     def settings(self, values: Mapping[str, Setting]) -> None:
         """Write the table of TensorBoard's HPARAMS page, beside the validation's numbers."""
-        from tensorboardX.summary import hparams
+        from tensorboardX import summary
 
         if self._is_known(_BEGINNING):
             return
         metrics = {"loss/validation": 0.0, "top1_percent/validation": 0.0}
-        for summary in hparams(dict(values), metrics):
-            self._writer.file_writer.add_summary(summary, _BEGINNING)
-        self._writer.flush()
+        for part in summary.hparams(dict(values), metrics):
+            self._write(_BEGINNING, summary=part)
+        self._flush()
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
+        """Write what is left; closing again does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._writer.close()
 
     def __enter__(self) -> TensorBoardSink:
         return self
@@ -173,6 +187,20 @@ class TensorBoardSink:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _scalar(self, tag: str, value: float, step: int) -> None:
+        from tensorboardX import summary
+
+        self._write(step, summary=summary.scalar(tag, value))
+
+    def _write(self, step: int, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **what))
+
+    def _flush(self) -> None:
+        self._writer.flush()
+        self._flushed_s = time.monotonic()
 
     def _is_known(self, step: int) -> bool:
         return step == _BEGINNING and not self._is_new
