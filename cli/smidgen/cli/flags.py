@@ -51,7 +51,7 @@ class Flag:
 
     def _default(self) -> str:
         value = self.field.default
-        if value is dataclasses.MISSING or value == "":
+        if value is dataclasses.MISSING or value in ("", ()):
             return ""
         if isinstance(value, tuple):
             value = ",".join(str(item) for item in value)

@@ -219,12 +219,12 @@ def test_bfloat16_learns_and_is_saved_in_float32(bench: Bench) -> None:
 
 
 def test_a_student_learns_from_a_teacher(bench: Bench, whole: Run) -> None:
-    """With the teacher alone (weight 1), wrong labels do no harm."""
+    """With the teacher alone (their share is 1), wrong labels do no harm."""
     wrong = tuple(dataclasses.replace(e, label=(e.label + 1) % 3) for e in bench.dataset.train)
     bench.dataset = dataclasses.replace(bench.dataset, train=wrong)
     bench.material = dataclasses.replace(bench.material, dataset=bench.dataset)
     misled = bench.go("misled").test_metrics.top1_percent
-    taught = DistillationRecipe((str(whole.folder),), temperature=2.0, weight=1.0)
+    taught = DistillationRecipe((str(whole.folder),), temperature=2.0, teacher_share=1.0)
     bench.recipe = dataclasses.replace(bench.recipe, distillation=taught)
     student = bench.go("taught").test_metrics.top1_percent
     assert misled < 40

@@ -223,7 +223,9 @@ class DistillationRecipe:
 
     teachers: tuple[str, ...] = setting((), help="Run folders whose mean answer is learnt from")
     temperature: float = setting(2.0, help="softens the answers compared", low=0.1, high=100)
-    weight: float = setting(0.5, help="share of the loss that the teachers decide", low=0, high=1)
+    teacher_share: float = setting(
+        0.5, help="share of the loss that the teachers decide", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)
