@@ -47,14 +47,34 @@ def test_every_toml_value_reads_back() -> None:
     [
         ('[data]\nfolder = "x"\nimage_sise = 64', "did you mean 'image_size'"),
         ("[data]\nimage_size = 64", "data.folder is missing"),
-        ('[data]\nfolder = "x"\nimage_size = 32', "data.image_size = 32: allowed 64 to 384"),
+        ('[data]\nfolder = "x"\nimage_size = 16', "data.image_size = 16: allowed 32 to 512"),
         ('[data]\nfolder = "x"\nimage_size = 64.5', "data.image_size: expected a whole number"),
-        ('[data]\nfolder = "x"\nsplit = [0.5, 0.2, 0.2]', "adds up to 0.9"),
+        ('[data]\nfolder = "x"\nsplit = [50, 20, 20, 10]', "expected three numbers"),
         ('[data]\nfolder = "x"\n[model]\nbackbone = "efficientnet-lite"', "did you mean"),
         (
             '[data]\nfolder = "x"\n[schedule]\nhead_epochs = 0\nfull_epochs = 0',
             "at least one epoch",
         ),
+        ('[data]\nfolder = "x"\nseparator = ""', "data.separator is empty"),
+        (
+            '[data]\nfolder = "x"\nlabels = "file-names"\ngroup_by = "file-names"',
+            "a whole class would be one group",
+        ),
+        (
+            '[data]\nfolder = "x"\nlabels = "orientation"\nfit = "stretch"',
+            'choose data.fit = "crop"',
+        ),
+        ('[data]\nfolder = "x"\nlabels = "orientation"', "flips and turns would change the label"),
+        (
+            '[data]\nfolder = "x"\n[model]\nbackbone = "vgg16"\nensemble = ["vgg16"]',
+            "each may be there once",
+        ),
+        (
+            '[data]\nfolder = "x"\n[model]\nensemble = ["vgg16"]\nweights = "a.keras"',
+            "one file cannot hold the weights of several",
+        ),
+        ('[data]\nfolder = "x"\n[schedule]\nema = 1.0', "schedule.ema = 1: allowed 0"),
+        ('[data]\nfolder = "x"\n[distillation]\nteacher_share = 2', "allowed 0 to 1"),
         ('[data]\nfolder = "x"\n[shedule]\nhead_epochs = 1', "did you mean 'schedule'"),
         ("[data\n", "not TOML"),
     ],
@@ -63,6 +83,20 @@ def test_a_wrong_recipe_is_told_in_one_line(text: str, expected: str) -> None:
     with pytest.raises(SchemaError, match=expected.replace("[", r"\[")) as caught:
         TrainRecipe.from_toml(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "shares"),
+    [
+        ((70, 10, 20), (0.7, 0.1, 0.2)),
+        ((0.7, 0.1, 0.2), (0.7, 0.1, 0.2)),
+        ((70, 20, 10), (0.7, 0.2, 0.1)),
+        ((80, 20), (0.72, 0.08, 0.2)),
+        ((3, 1, 1), (0.6, 0.2, 0.2)),
+    ],
+)
+def test_proportions_become_shares(split: tuple[float, ...], shares: tuple[float, ...]) -> None:
+    assert DataRecipe("x", split=split).shares == pytest.approx(shares)
 
 
 def test_differences_name_each_key() -> None:
