@@ -10,7 +10,17 @@ import pytest
 
 from smidgen.train.data import Example
 from smidgen.train.errors import DataError
-from smidgen.train.pixels import ArrayPixels, Batches, HeldOut, balanced_order, turned
+from smidgen.train.pixels import (
+    ArrayPixels,
+    Batches,
+    HeldOut,
+    PartOfPixels,
+    Share,
+    balanced_order,
+    home_order,
+    own_positions,
+    turned,
+)
 
 SIDE = 8
 
@@ -88,7 +98,7 @@ def test_hosts_share_every_batch(task: str) -> None:
     whole = list(batches(task=task).epoch(0, 1))
     sources = [CountingRows(squares(50)) for _ in range(4)]
     parts = [
-        list(batches(task=task, source=source, host=host, hosts=4).epoch(0, 1))
+        list(batches(task=task, source=source, share=Share(host, 4, 4)).epoch(0, 1))
         for host, source in enumerate(sources)
     ]
     for step, pixels, labels in whole:
@@ -97,8 +107,44 @@ def test_hosts_share_every_batch(task: str) -> None:
         np.testing.assert_array_equal(np.concatenate([share[2] for share in shares]), labels)
     assert [len(source.taken) for source in sources] == [12, 12, 12, 12]
     assert len({row for source in sources for row in source.taken}) == 48
-    with pytest.raises(DataError, match="batches of 8 for 3 hosts"):
-        batches(hosts=3)
+    with pytest.raises(DataError, match="batches of 8 for 3 devices"):
+        batches(share=Share(0, 3, 3))
+
+
+def test_every_image_has_a_home_that_one_host_reads() -> None:
+    count, size, hosts = 53, 8, 4
+    order = home_order(count, size, seed=3)
+    whole = [labels_of(batches(count, size, order=order).epoch(0, e)) for e in range(40)]
+    own = [own_positions(count, size, 3, Share(host, hosts, hosts)) for host in range(hosts)]
+    assert sorted(np.concatenate(own).tolist()) == list(range(count))
+    read = []
+    for host in range(hosts):
+        source = CountingRows(squares(count))
+        ours = batches(count, size, source=source, order=order, share=Share(host, hosts, hosts))
+        for epoch in range(40):
+            list(ours.epoch(0, epoch))
+        read.append({count - 1 - row for row in source.taken})
+        assert read[-1] == set(own[host].tolist())
+    for labels in whole:
+        assert len(set(labels)) == len(labels) == 48  # none twice
+    assert len({label for labels in whole for label in labels}) == count  # the rest varies
+    assert (
+        whole[0] != whole[1]
+        and labels_of(batches(count, size, order=order).epoch(0, 0)) == (whole[0])
+    )
+    assert home_order(5, 8, 3)(0, 1).shape == (5,)
+
+
+def test_hosts_share_held_out_batches() -> None:
+    array, rows, labels = squares(10), np.arange(10), np.arange(10)
+    parts = [
+        list(HeldOut(ArrayPixels(array, {}), rows, labels, 3, share=Share(host, 2, 4)))
+        for host in range(2)
+    ]
+    got = np.concatenate([np.concatenate(pair) for pair in zip(*parts, strict=True)])
+    assert [part.shape for part in parts[0]] == [(2, 8, 8, 3)] * 3  # batches of 4, not of 3
+    np.testing.assert_array_equal(got[:10], array)
+    np.testing.assert_array_equal(got[10:], array[[9, 9]])
 
 
 def test_turns_are_uniform_new_in_each_epoch_and_the_label() -> None:
@@ -198,3 +244,13 @@ def test_the_fake_source() -> None:
     np.testing.assert_array_equal(taken, array[[2, 0, 2]])
     taken[:] = 0
     np.testing.assert_array_equal(array, squares(3))
+
+
+def test_pixels_of_other_hosts_are_not_given() -> None:
+    array = squares(3)
+    examples = [Example("x", 0, "aa"), Example("y", 1, "bb"), Example("z", 1, "cc")]
+    part = PartOfPixels(ArrayPixels(array, {"aa": 2, "cc": 1}), [examples[0], examples[2]])
+    assert part.rows_of(examples).tolist() == [2, -1, 1]
+    np.testing.assert_array_equal(part.take(np.array([1, 2])), array[[1, 2]])
+    with pytest.raises(IndexError, match="another process"):
+        part.take(np.array([2, -1]))

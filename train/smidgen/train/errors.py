@@ -11,6 +11,8 @@
         │   ├── NotARun              no Run, or an unfinished one where a finished one is needed
         │   └── RunMismatch          it belongs to another recipe or to other images
         ├── BackendError             Keras runs on another backend than the recipe asks for
+        ├── HostsError               the processes that train together do not find each other
+        │   └── HostLost             one of them ended before the others
         ├── DiskSpaceError           too little free space for the decoded images
         └── TrainingDiverged         the loss is no longer a finite number
 
@@ -60,6 +62,14 @@ class RunMismatch(RunError):
 
 class BackendError(TrainError):
     """Keras runs on another backend than the recipe asks for."""
+
+
+class HostsError(TrainError):
+    """The processes that train together do not find each other, or the recipe is for one only."""
+
+
+class HostLost(HostsError):
+    """Another process of this training ended, or cannot be reached any more."""
 
 
 class DiskSpaceError(TrainError):

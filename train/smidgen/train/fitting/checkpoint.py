@@ -24,7 +24,7 @@ from smidgen.runtime.schema import as_mapping, build
 from smidgen.train.errors import RunError
 from smidgen.train.run import EpochMetrics
 
-_STATE_FILE = "state.npz"
+STATE_FILE = "state.npz"
 _STATE_KEY = "state_json"
 
 
@@ -130,15 +130,15 @@ def save(
     arrays |= {f"optimizer_{i:05d}": array for i, array in enumerate(checkpoint.optimizer)}
     text = json.dumps(as_mapping(state))
     arrays[_STATE_KEY] = np.frombuffer(text.encode("ascii"), np.uint8)
-    _save_arrays(folder / _STATE_FILE, arrays)
+    _save_arrays(folder / STATE_FILE, arrays)
     for path in folder.iterdir():
-        if path.name not in (_STATE_FILE, state.best_file):
+        if path.name not in (STATE_FILE, state.best_file):
             path.unlink()
 
 
 def load(folder: Path) -> Checkpoint | None:
     """The checkpoint in ``folder``, or None. Raises RunError if it is damaged."""
-    path = folder / _STATE_FILE
+    path = folder / STATE_FILE
     if not path.is_file():
         return None
     arrays = _load_arrays(path)

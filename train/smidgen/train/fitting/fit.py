@@ -12,6 +12,7 @@ from smidgen.train.augment.sheet import draw_augmentations
 from smidgen.train.fitting import checkpoint
 from smidgen.train.fitting.checkpoint import Checkpoint
 from smidgen.train.fitting.material import Material
+from smidgen.train.fitting.same_start import best_weights, same_start
 from smidgen.train.fitting.session import Session, Student
 from smidgen.train.fitting.stages import stages
 from smidgen.train.fitting.teachers import teachers_of
@@ -20,9 +21,10 @@ from smidgen.train.models.facts import normalization_of
 from smidgen.train.models.network import build
 from smidgen.train.progress import Progress
 from smidgen.train.provenance import provenance
+from smidgen.train.recipe import TrainRecipe
 from smidgen.train.run import EpochMetrics, Run
 from smidgen.train.seeing.report import report
-from smidgen.train.seeing.sink import TensorBoardSink
+from smidgen.train.seeing.sink import Setting, TensorBoardSink
 from smidgen.train.seeing.step_log import StepLog, StepMetrics
 
 _SHOWN = 6
@@ -57,7 +59,11 @@ class RunRecord:
 
 
 def fit(run: Run, material: Material, progress: Progress, checkpoint_every_steps: int) -> None:
-    """Train what is left of ``run.recipe``, then test the best network and finish the Run."""
+    """Train what is left of ``run.recipe``, then test the best network and finish the Run.
+
+    All processes of ``material.group`` call it; only the one that leads it writes, and needs,
+    what is in ``run`` beside the recipe.
+    """
     recipe, dataset = run.recipe, material.dataset
     keras.utils.set_random_seed(recipe.schedule.seed)
     network = build(recipe.model, len(dataset.labels), recipe.data.image_size)
@@ -70,24 +76,25 @@ def fit_student(
     run: Run, student: Student, material: Material, progress: Progress, checkpoint_every_steps: int
 ) -> None:
     """As ``fit``, with a network that is there already."""
-    recipe = run.recipe
+    recipe, group = run.recipe, material.group
     session = Session(recipe, student, material, run.cache_path, progress)
     saved = checkpoint.load(run.checkpoints_path)
     record = RunRecord(run, saved.state.total_steps if saved else 0, progress)
     try:
         loop = TrainingLoop(
             run.checkpoints_path, run.metrics_path, recipe.schedule, session.copy,
-            session.variables, progress, record, checkpoint_every_steps,
+            session.variables, progress, record, checkpoint_every_steps, group.leads,
         )  # fmt: skip
-        if saved is None:
-            _begin(run, session, material, record)
-        else:
+        if saved is not None:
             loop.take_up(saved)
             progress.note(_resuming(saved))
+        elif group.leads:
+            _begin(run, session, material, record)
+        same_start(loop, group)
         for stage in stages(recipe.schedule):
             if not loop.is_over(stage):
                 loop.run(session.job(stage))
-        session.copy.set_weights(checkpoint.load_best(run.checkpoints_path, loop.state))
+        session.copy.set_weights(best_weights(loop, group))
         _finish(run, session, material, loop, record)
     finally:
         record.close()
@@ -99,9 +106,21 @@ def _begin(run: Run, session: Session, material: Material, record: RunRecord) ->
     pixels = material.training.take(material.training.rows_of(examples))
     draw_augmentations(pixels, session.augmentation, run.augmentations_path)
     record.sink.text("recipe", run.recipe.to_toml())
+    record.sink.settings(_settings(run.recipe))
     for path in (run.samples_path, run.augmentations_path):
         if path.is_file():
             record.sink.picture(path.stem, path, 0)
+
+
+def _settings(recipe: TrainRecipe) -> dict[str, Setting]:
+    """What Runs are compared by: each key of the recipe that holds one value, by table."""
+    tables = recipe.to_mapping()
+    return {
+        f"{table}.{key}": value
+        for table in ("data", "model", "schedule")
+        for key, value in tables[table].items()
+        if isinstance(value, (bool, int, float, str)) and key != "folder"
+    }
 
 
 def _resuming(saved: Checkpoint) -> str:
@@ -113,11 +132,14 @@ def _resuming(saved: Checkpoint) -> str:
 def _finish(
     run: Run, session: Session, material: Material, loop: TrainingLoop, record: RunRecord
 ) -> None:
-    """Test the best network and write the Run's last files; the test metrics come last."""
+    """Test the best network, all processes together, and write the Run's last files; the test
+    metrics come last."""
     recipe, dataset, state = run.recipe, material.dataset, loop.state
     session.copy.trainable = True
     test = material.answered("test", recipe.schedule.batch_size)
     logits = predict(session.stepper(), test)
+    if not loop.is_writer:
+        return
     with replacing(run.model_path) as temporary:
         session.finished_network().save(temporary)
     take = partial(material.take, "test")

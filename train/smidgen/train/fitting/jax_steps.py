@@ -1,4 +1,8 @@
-"""Steps on JAX: jitted pure functions over the variables' values. Imported on that backend only."""
+"""Steps on JAX: jitted pure functions over the variables' values. Imported on that backend only.
+
+One program runs on all devices of all processes (``spread.py``); XLA exchanges what it needs, so
+that gradients, batch statistics and mixed images are those of the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import numpy as np
 
 from smidgen.train.fitting.objective import hits
 from smidgen.train.fitting.optimizer import OptimizerState, decay_mask, flat, unflat
+from smidgen.train.fitting.spread import Spread, here
 from smidgen.train.fitting.steps import (
     Batch,
     Learning,
@@ -44,28 +49,34 @@ class JaxStepper:
         self._trained_variables = trainee.trainable_variables
         self._other_variables = trainee.non_trainable_variables
         self._start = learning.optimizer.start(trained_vector(trainee))
+        self._spread = Spread()
+        on_all, everywhere = self._spread.on_all, self._spread.everywhere
         self._values = _Values(
-            [jax.numpy.copy(variable.value) for variable in self._trained_variables],
-            [jax.numpy.copy(variable.value) for variable in self._other_variables],
-            OptimizerState(*map(jax.numpy.asarray, self._start)),
+            [on_all(variable.value) for variable in self._trained_variables],
+            [on_all(variable.value) for variable in self._other_variables],
+            OptimizerState(*map(on_all, self._start)),
         )
+        teachers = [] if learning.teachers is None else learning.teachers.values()
         self._fixed = _Fixed(
-            jax.numpy.asarray(decay_mask(self._trained_variables)),
-            [] if learning.teachers is None else learning.teachers.values(),
+            on_all(decay_mask(self._trained_variables)),
+            [[on_all(value) for value in values] for values in teachers],
         )
-        self._learn = jax.jit(self._step, static_argnums=(4,), donate_argnums=(0,))
-        self._apply = jax.jit(self._logits)
+        self._learn = jax.jit(
+            self._step, static_argnums=(4,), donate_argnums=(0,), out_shardings=everywhere
+        )
+        self._apply = jax.jit(self._logits, out_shardings=everywhere)
 
     def step(self, batch: Batch, rate: float, is_update: bool) -> StepResult:
         """See ``Stepper``."""
+        whole = Batch(*map(self._spread.in_parts, batch))
         self._values, loss, right = self._learn(
-            self._values, self._fixed, batch, np.float32(rate), is_update
+            self._values, self._fixed, whole, np.float32(rate), is_update
         )
         return StepResult(loss, right)
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """See ``Stepper``."""
-        return np.asarray(self._apply(self._values, pixels))
+        return np.asarray(self._apply(self._values, self._spread.in_parts(pixels)))
 
     def write_back(self) -> None:
         """See ``Stepper``."""
@@ -73,7 +84,7 @@ class JaxStepper:
         for variable, value in zip(
             variables, (*self._values.trained, *self._values.other), strict=True
         ):
-            variable.assign(jax.numpy.copy(value))  # a step gives its inputs' memory away
+            variable.assign(jax.numpy.copy(here(value)))  # a step gives its inputs' memory away
 
     def optimizer_state(self) -> tuple[np.ndarray, ...]:
         """See ``Stepper``."""
@@ -81,17 +92,17 @@ class JaxStepper:
 
     def restore_optimizer(self, arrays: Sequence[np.ndarray]) -> None:
         """See ``Stepper``."""
-        state = OptimizerState(*map(jax.numpy.asarray, checked_state(arrays, self._start)))
+        state = OptimizerState(*map(self._spread.on_all, checked_state(arrays, self._start)))
         self._values = self._values._replace(state=state)
 
     def trained(self) -> np.ndarray:
         """See ``Stepper``."""
-        return np.asarray(flat(self._values.trained))
+        return np.asarray(flat([here(value) for value in self._values.trained]))
 
     def set_trained(self, vector: np.ndarray) -> None:
         """See ``Stepper``."""
         trained = unflat(jax.numpy.asarray(vector), self._trained_variables)
-        self._values = self._values._replace(trained=trained)
+        self._values = self._values._replace(trained=[*map(self._spread.on_all, trained)])
 
     def _step(
         self, values: _Values, fixed: _Fixed, batch: Batch, rate: Any, is_update: bool

@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from smidgen.train.data.balance import class_weights
 
 from smidgen.train.augment.policies import Augmentation, policy
 from smidgen.train.data import Task
+from smidgen.train.data.balance import class_weights
 from smidgen.train.fitting.feeds import Feed, ImageFeed
 from smidgen.train.fitting.material import Material
 from smidgen.train.fitting.objective import Objective
@@ -31,6 +31,7 @@ from smidgen.train.models.backbones import Normalization
 from smidgen.train.models.blocks import cut, freeze_boundary, frozen_layers
 from smidgen.train.models.heads import deployable
 from smidgen.train.pixels.batches import Batches, HeldOut, balanced_order
+from smidgen.train.pixels.share import Order, home_order
 from smidgen.train.progress import Progress
 from smidgen.train.recipe import TrainRecipe
 
@@ -113,7 +114,7 @@ class Session:
             Objective(
                 schedule.label_smoothing,
                 distillation.temperature,
-                distillation.weight if self._student.teachers is not None else 0.0,
+                distillation.teacher_share if self._student.teachers is not None else 0.0,
             ),
             self._student.teachers,
         )
@@ -126,11 +127,19 @@ class Session:
 
     def _batches(self, source: Any, rows: np.ndarray, labels: np.ndarray, task: Task) -> Batches:
         schedule = self._recipe.schedule
-        is_balanced = schedule.balance == "sampling"
         return Batches(
             source, rows, labels, schedule.batch_size, seed=schedule.seed, task=task,
-            order=balanced_order(labels, schedule.seed) if is_balanced else None,
+            order=self._order(labels), share=self._material.share,
         )  # fmt: skip
+
+    def _order(self, labels: np.ndarray) -> Order | None:
+        """Where several hosts may train, the order does not depend on how many there are."""
+        schedule = self._recipe.schedule
+        if schedule.balance == "sampling":
+            return balanced_order(labels, schedule.seed)
+        if schedule.backend == "jax":
+            return home_order(len(labels), schedule.batch_size, schedule.seed)
+        return None
 
     def _parts(self, stage: Stage) -> tuple[Any, Any] | None:
         """The frozen and the learning part, where the frozen one is to be computed once."""

@@ -14,8 +14,11 @@ from smidgen.train.fitting.trainee import Trainee
 
 
 class Batch(NamedTuple):
-    """What a step learns from: pixels ``(N, H, W, 3) uint8`` 0..255 (or features of a frozen part,
-    ``(N, ...) float16``), targets ``(N, C) float32``, weights ``(N,) float32``."""
+    """What a step learns from, as far as this process reads it.
+
+    Pixels ``(N, H, W, 3) uint8`` 0..255 (or features of a frozen part, ``(N, ...) float16``),
+    targets ``(N, C) float32``, weights ``(N,) float32``.
+    """
 
     pixels: np.ndarray
     targets: np.ndarray
@@ -45,7 +48,7 @@ class Stepper(Protocol):
         """Learn from a batch; ``is_update`` False only gathers its gradients."""
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits ``(N, C) float32`` outside training."""
+        """Logits ``(N, C) float32`` outside training, of the whole batch in every process."""
 
     def write_back(self) -> None:
         """Let the trainee's Keras variables hold what was learnt; a no-op where they always do."""

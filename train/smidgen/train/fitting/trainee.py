@@ -14,7 +14,7 @@ _EXACT_LAYERS = ("logits",)
 
 
 _LONGEST_MEMORY = 0.9
-"""Of a moving average of batch statistics: fine-tuning is over before a longer one has caught up."""
+"""Of a moving average of batch statistics: fine-tuning is over before a longer one catches up."""
 
 
 class Trainee(keras.Model):  # type: ignore[misc]

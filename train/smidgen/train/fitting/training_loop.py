@@ -97,6 +97,10 @@ class TrainingLoop:
             variable.assign(array)
         self.state, self._optimizer = saved.state, saved.optimizer
 
+    def now(self) -> Checkpoint:
+        """Where training stands between two stages."""
+        return Checkpoint(self.state, _arrays(self.variables), self._optimizer)
+
     def is_over(self, stage: Stage) -> bool:
         """Whether ``stage`` has all its epochs, or was stopped early."""
         patience = self.schedule.early_stopping
@@ -150,8 +154,8 @@ class TrainingLoop:
         if self.schedule.ema and self.is_over(stage):
             stepper.set_trained(stepper.optimizer_state()[3])
         is_best = self.state.best_row == len(self.state.rows) - 1
+        self.record.epoch(row, self.state.total_steps)  # before it counts as done
         self._save(stepper, candidate if is_best else None)
-        self.record.epoch(row, self.state.total_steps)
         self.record.note(
             f"{stage.name} {epoch}/{stage.epochs}  loss {row.loss:.4f}  "
             f"top-1 {100 * row.top1:.2f} %  validation loss {row.val_loss:.4f}  "
@@ -164,6 +168,7 @@ class TrainingLoop:
         waiting for them would leave an accelerator idle."""
         classes = np.eye(len(job.class_weights), dtype=np.float32)
         done = self.state.tally
+        images = job.feed.images // job.feed.steps  # of all hosts
         self.progress.advance(done.images, _so_far(done) if done.steps else "")
         self._clock = time.monotonic()
         waiting: Callable[[], None] | None = None
@@ -174,7 +179,7 @@ class TrainingLoop:
             result = job.stepper.step(batch, rate, is_update)
             if waiting is not None:
                 waiting()
-            waiting = self._counting(job, epoch, Done(step, rate, len(labels), result))
+            waiting = self._counting(job, epoch, Done(step, rate, images, result))
             if (self.state.total_steps + 1) % self.checkpoint_every_steps == 0:
                 waiting()
                 waiting = None

@@ -112,7 +112,7 @@ def held_out_features(
             left -= len(pixels)
 
     made = features(path, (count, *frozen.shape), batches, frozen, progress)
-    return HeldOut(made, np.arange(count), images.labels, batch_size)
+    return HeldOut(made, np.arange(count), images.labels, batch_size, share=images.share)
 
 
 def _unchanged(pixels: Any, image_size: int) -> Any:

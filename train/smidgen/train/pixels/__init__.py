@@ -15,7 +15,8 @@ from smidgen.train.pixels.batches import Batches, HeldOut, balanced_order, turne
 from smidgen.train.pixels.cache import CachedPixels, decode_all
 from smidgen.train.pixels.cache_folder import CacheFolder, default_folder, require_space
 from smidgen.train.pixels.decoding import Decoder, ReferenceDecoder, TrainingDecoder
-from smidgen.train.pixels.source import ArrayPixels, PixelSource
+from smidgen.train.pixels.share import Share, home_order, own_positions
+from smidgen.train.pixels.source import ArrayPixels, PartOfPixels, PixelSource
 from smidgen.train.pixels.streaming import StreamedPixels
 from smidgen.train.progress import Progress
 
@@ -26,14 +27,18 @@ __all__ = [
     "CachedPixels",
     "Decoder",
     "HeldOut",
+    "PartOfPixels",
     "PixelSource",
     "ReferenceDecoder",
+    "Share",
     "StreamedPixels",
     "TrainingDecoder",
     "balanced_order",
     "decode_all",
     "default_folder",
+    "home_order",
     "open_pixels",
+    "own_positions",
     "require_space",
     "turned",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -10,12 +10,10 @@ import numpy as np
 from smidgen.train.data import Task
 from smidgen.train.errors import DataError
 from smidgen.train.pixels.lookahead import in_order
+from smidgen.train.pixels.share import WHOLE, Order, Share, held_out_positions
 
 _AHEAD = 2
 """Batches that a thread prepares while the network learns from one."""
-
-Order = Callable[[int, int], np.ndarray]
-"""``(stage_index, epoch) -> (n,) int64``: positions among the images in the order of an epoch."""
 
 
 class Rows(Protocol):
@@ -47,8 +45,7 @@ class Batches:
         seed: int,
         task: Task = "classes",
         order: Order | None = None,
-        host: int = 0,
-        hosts: int = 1,
+        share: Share = WHOLE,
     ) -> None:
         """
         Args:
@@ -59,21 +56,21 @@ class Batches:
             seed: of the order and the turns.
             task: "orientation" draws turns.
             order: positions of each epoch; None: a permutation.
-            host: which of ``hosts`` this process is, from 0.
-            hosts: processes that share each batch in equal, contiguous parts.
+            share: the part of each batch that is read here.
 
         Raises:
-            DataError: no images, or batches that the hosts cannot share equally.
+            DataError: no images, or batches that the devices cannot share equally.
         """
         self._size = min(batch_size, len(rows))
-        if self._size == 0 or self._size % hosts:
+        if self._size == 0 or self._size % share.devices:
             raise DataError(
-                f"{len(rows)} training images in batches of {self._size} for {hosts} hosts: each "
-                "needs the same number; choose a schedule.batch_size that can be divided by it"
+                f"{len(rows)} training images in batches of {self._size} for {share.devices} "
+                "devices: each needs the same number; choose a schedule.batch_size that can be "
+                "divided by it"
             )
         self._source, self._rows, self._labels = source, rows, labels
         self._seed, self._task, self._order = seed, task, order
-        self._part = slice(host * self._size // hosts, (host + 1) * self._size // hosts)
+        self._part = share.of_batch(self._size)
 
     @property
     def steps(self) -> int:
@@ -125,13 +122,15 @@ class HeldOut:
     shape only; whoever predicts cuts the answers at ``len(held_out)``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what decides a batch, by name)
         self,
         source: Rows,
         rows: np.ndarray,
         labels: np.ndarray,
         batch_size: int,
         turns: np.ndarray | None = None,
+        *,
+        share: Share = WHOLE,
     ) -> None:
         """
         Args:
@@ -140,10 +139,11 @@ class HeldOut:
             labels: of the same images, ``(n,) int64``.
             batch_size: images per batch; fewer images are one batch of their number.
             turns: quarter turns counter-clockwise to be made, ``(n,) int64``; None: none.
+            share: the part of each batch that is read here; batches are rounded up to it.
         """
-        self.labels = labels
+        self.labels, self.share = labels, share
         self._source, self._rows, self._turns = source, rows, turns
-        self._size = max(1, min(batch_size, len(rows)))
+        self._batches = held_out_positions(len(rows), batch_size, share)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -151,12 +151,11 @@ class HeldOut:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Pixels ``(b, side, side, 3) uint8``, all batches of one shape."""
 
-        def load(start: int) -> np.ndarray:
-            chosen = np.minimum(np.arange(start, start + self._size), len(self) - 1)
+        def load(chosen: np.ndarray) -> np.ndarray:
             pixels = self._source.take(self._rows[chosen])
             return pixels if self._turns is None else turned(pixels, self._turns[chosen])
 
-        return in_order(load, range(0, len(self), self._size), threads=1, ahead=_AHEAD)
+        return in_order(load, self._batches, threads=1, ahead=_AHEAD)
 
 
 def turned(pixels: np.ndarray, turns: np.ndarray) -> np.ndarray:

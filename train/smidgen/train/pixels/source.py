@@ -62,6 +62,32 @@ class ArrayPixels:
         return pixels
 
 
+class PartOfPixels:
+    """The pixels of some images among many: the others have the row -1, which nobody may take."""
+
+    def __init__(self, source: PixelSource, examples: Sequence[Example]) -> None:
+        """``source`` has the ``examples``, and perhaps no others."""
+        self._source = source
+        rows = source.rows_of(examples).tolist()
+        self._rows = {example.sha256: row for example, row in zip(examples, rows, strict=True)}
+        self.unreadable = source.unreadable
+
+    @property
+    def side(self) -> int:
+        """Width and height of the squares in pixels."""
+        return self._source.side
+
+    def rows_of(self, examples: Sequence[Example]) -> np.ndarray:
+        """Row of each example, -1 where it is another process's: ``(len(examples),) int64``."""
+        return np.array([self._rows.get(example.sha256, -1) for example in examples], np.int64)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Pixels of ``rows``. Raises IndexError for a row that is not here."""
+        if (rows < 0).any():
+            raise IndexError("an image of another process was asked for")
+        return self._source.take(rows)
+
+
 def rows_by_content(rows: Mapping[str, int], examples: Sequence[Example]) -> np.ndarray:
     """Row of each example: ``(len(examples),) int64``. KeyError for an unknown content."""
     return np.array([rows[example.sha256] for example in examples], dtype=np.int64)
