@@ -38,18 +38,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=500,
         help="steps between two checkpoints; one is made after each epoch, too (500)",
     )
+    _add_hosts(parser)
     add_flags(parser, TRAIN_TABLES)
+
+
+def _add_hosts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several processes that train one Run together",
+        "With --backend jax, on one host or several: see docs/hosts.md. One process uses all GPUs\n"
+        "of its host as it is; Slurm, Open MPI and Kubernetes need none of these flags.",
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        default="",
+        help="process 0's host as the others reach it, and a free port on it",
+    )
+    group.add_argument(
+        "--processes",
+        metavar="N",
+        type=_count,
+        default=0,
+        help="how many there are (1: this one alone, whatever the launcher says)",
+    )
+    group.add_argument(
+        "--process-id",
+        metavar="I",
+        type=int,
+        default=-1,
+        help="which of them this is, 0 to N - 1; process 0 writes the Run",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Train, and print the Run folder."""
     recipe, folder = _resumed(arguments) if arguments.resume else _new(arguments)
+    from smidgen.train.hosts import Hosts
     from smidgen.train.loop import Options, train
     from smidgen.train.progress import ConsoleProgress
 
     progress = ConsoleProgress()
     try:
-        options = Options(checkpoint_every_steps=arguments.checkpoint_every_steps)
+        hosts = Hosts(arguments.coordinator, arguments.processes, arguments.process_id)
+        options = Options(arguments.checkpoint_every_steps, hosts)
         run = train(recipe, folder, progress=progress, options=options)
     finally:
         progress.finish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from smidgen.train.augment.margins import margin_of
@@ -15,6 +15,8 @@ from smidgen.train.data.report import data_report, write_data_report
 from smidgen.train.data.scan import take_inventory
 from smidgen.train.errors import DataError
 from smidgen.train.fitting.material import Material
+from smidgen.train.following import follow, tell
+from smidgen.train.hosts import Group, Hosts, joined
 from smidgen.train.lock import sole_writer
 from smidgen.train.models.facts import parameters_of
 from smidgen.train.models.weights_file import weights_path
@@ -37,6 +39,7 @@ class Options:
     """How a training goes on its way; none of it changes the result."""
 
     checkpoint_every_steps: int = 500
+    hosts: Hosts = field(default_factory=Hosts)
 
 
 def train(
@@ -57,7 +60,7 @@ def train(
         recipe: what to train; relative paths in it are taken from the current directory.
         folder: the Run folder; made where it does not exist.
         progress: is told what happens; nothing is shown by default.
-        options: how often to save.
+        options: how often to save; which process this is, if several train together (JAX).
 
     Raises:
         TrainError: see the tree in ``errors.py``.
@@ -67,18 +70,33 @@ def train(
     progress = progress or SilentProgress()
     recipe = _with_absolute_paths(recipe)
     run = Run(folder)
+    with joined(options.hosts, recipe, progress.note) as group:
+        if group.leads:
+            _lead(recipe, run, group, progress, options)
+        else:
+            follow(recipe, group, progress, options.checkpoint_every_steps)
+        group.share(b"")  # all wait until the Run is whole
+    return run
+
+
+def _lead(
+    recipe: TrainRecipe, run: Run, group: Group, progress: Progress, options: Options
+) -> None:
+    """What one process alone does; with others, the part of the one that leads."""
     run.check_recipe(recipe)
     if run.is_finished:
         _check_images(recipe.data, run)
+        tell(None, group)
     else:
         inventory = _checked(recipe, run)
         with sole_writer(run.folder, progress.note):
             run.keep_recipe(recipe)
-            if not run.is_finished:
-                _train(recipe, run, inventory, progress, options)
+            material = _prepared(recipe, run, inventory, progress)
+            tell(None if material is None else material.dataset, group)
+            if material is not None:
+                _train(run, replace(material, group=group), progress, options)
     for leftover in (run.checkpoints_path, run.cache_path):
         shutil.rmtree(leftover, ignore_errors=True)
-    return run
 
 
 def _check_images(data: DataRecipe, run: Run) -> None:
@@ -112,16 +130,22 @@ def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
     return inventory
 
 
-def _train(
-    recipe: TrainRecipe, run: Run, inventory: Inventory, progress: Progress, options: Options
-) -> None:
+def _prepared(
+    recipe: TrainRecipe, run: Run, inventory: Inventory, progress: Progress
+) -> Material | None:
+    """All that comes before Keras; None where another process has finished the Run meanwhile."""
+    if run.is_finished:
+        return None
     material = _decoded(recipe, inventory, progress)
     run.keep_dataset(material.dataset)
     parameters = parameters_of(recipe.model)
     require_space(run.folder, _CHECKPOINT_BYTES * parameters, "the checkpoints")
     _describe(recipe, run, inventory, material, progress)
+    return material
 
-    select_backend(recipe.schedule.backend)
+
+def _train(run: Run, material: Material, progress: Progress, options: Options) -> None:
+    select_backend(run.recipe.schedule.backend)
     from smidgen.train.fitting.fit import fit
 
     fit(run, material, progress, options.checkpoint_every_steps)

@@ -19,7 +19,6 @@ _VERDICT = re.compile(
     rb"[EF]\d{4} .*(coordination_service|client\.h:\d+\] Terminating process)"
     rb"|[EF]\d{4} .*distributed_runtime"
 )
-_NOISE = (b"[Gloo] Rank ",)
 
 
 class StderrGuard:
@@ -65,7 +64,7 @@ class Sieve:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._one(line + b"\n")
-        if self._rest and not self._rest.startswith((b"E", b"F", b"[", b"\0")):
+        if self._rest and not self._rest.startswith((b"E", b"F", b"\0")):
             self._one(self._rest)
             self._rest = b""
 
@@ -76,7 +75,7 @@ class Sieve:
     def _one(self, line: bytes) -> None:
         if line == _TOLD:
             self._is_told = True
-        elif self._is_over or line.startswith(_NOISE):
+        elif self._is_over:
             return
         elif _VERDICT.match(line):
             self._is_over = True
