@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -78,14 +78,16 @@ def training_copy(network: Any, precision: str) -> Any:
     """A copy of a functional network that computes the same, faster; with weights of its own.
 
     On TensorFlow each batch normalisation is one fused operation. ``bfloat16`` lets every layer but
-    ``logits`` compute in bfloat16 with float32 weights. ``network.set_weights(copy.get_weights())``
-    takes the weights back: both have the same variables in the same order.
+    ``logits`` compute in bfloat16 with float32 weights; on a CPU the convolutions alone, without
+    the depthwise ones. ``network.set_weights(copy.get_weights())`` takes the weights back: both
+    have the same variables in the same order.
     """
     batch_norm = _batch_norm_class()
+    is_short = _has_bfloat16() if precision == "bfloat16" else _never
 
     def twin(layer: Any) -> Any:
         config = layer.get_config()
-        if precision == "bfloat16" and layer.name not in _EXACT_LAYERS:
+        if is_short(layer):
             config["dtype"] = "mixed_bfloat16"
         is_norm = type(layer) is keras.layers.BatchNormalization
         if is_norm:
@@ -95,6 +97,21 @@ def training_copy(network: Any, precision: str) -> Any:
     copy = keras.models.clone_model(network, clone_function=twin)
     copy.set_weights(network.get_weights())
     return copy
+
+
+def _has_bfloat16() -> Callable[[Any], bool]:
+    """Which layers gain from bfloat16.
+
+    On a CPU with instructions for it, convolutions take half the time; but TensorFlow's gradients
+    of depthwise convolutions take eight times as long in it, and those of ReLU6 four times.
+    """
+    if keras.config.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
+        return lambda layer: type(layer) is keras.layers.Conv2D
+    return lambda layer: layer.name not in _EXACT_LAYERS
+
+
+def _never(layer: Any) -> bool:  # noqa: ARG001
+    return False
 
 
 def _batch_norm_class() -> Any:
