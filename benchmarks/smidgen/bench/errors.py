@@ -5,6 +5,7 @@
         ├── DeviceError           a Device did not do what was asked of it
         │   ├── DeviceRunFailed   the program on it ended badly, was killed, or hung
         │   └── DeviceAnswerBad   the program ended well and printed something else than a sample
+        ├── ContenderFailed       a training that others are compared with ended badly
         ├── JournalDamaged        a file of Measurements holds lines that are none
         └── NothingToMeasure      no Bundle was named
 
@@ -30,6 +31,10 @@ class DeviceRunFailed(DeviceError):
 
 class DeviceAnswerBad(DeviceError):
     """The program on the Device ended well, but its output is not a timing sample."""
+
+
+class ContenderFailed(BenchError):
+    """A training that takes part in a comparison did not start, or ended on its own."""
 
 
 class JournalDamaged(BenchError):
