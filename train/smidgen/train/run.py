@@ -38,7 +38,8 @@ from smidgen.runtime.schema import build
 from smidgen.train.data import Dataset, skipped_csv
 from smidgen.train.data.dataset_file import as_json, from_json
 from smidgen.train.errors import NotARun, RunMismatch
-from smidgen.train.models.backbones import BACKBONES, Normalization
+from smidgen.train.models.backbones import Normalization
+from smidgen.train.models.facts import normalization_of
 from smidgen.train.recipe import TrainRecipe, differences
 from smidgen.train.seeing.evaluation import Evaluation
 
@@ -78,6 +79,7 @@ class Run:
         self.skipped_path = self.folder / "skipped.csv"
         self.data_report_path = self.folder / "data_report.json"
         self.samples_path = self.folder / "samples.png"
+        self.augmentations_path = self.folder / "augmentations.png"
         self.metrics_path = self.folder / "metrics.jsonl"
         self.steps_path = self.folder / "steps.jsonl"
         self.curves_path = self.folder / "curves.png"
@@ -158,7 +160,7 @@ class Run:
     @property
     def normalization(self) -> Normalization:
         """What is done to pixels (0..255) before they enter the network."""
-        return BACKBONES[self.recipe.model.backbone].normalization
+        return normalization_of(self.recipe.model)
 
     def preprocessing(self) -> Preprocessing:
         """How a picture becomes the network's pixels."""
@@ -175,7 +177,7 @@ class Run:
     def keep_test_metrics(self, result: Evaluation) -> None:
         """Write ``result``, the last file: from now on the Run is finished. Raises OutputError."""
         mapping = dataclasses.asdict(result)
-        write_text(self.test_metrics_path, json.dumps(mapping, ensure_ascii=False) + "\n")
+        write_text(self.test_metrics_path, json.dumps(mapping) + "\n")
 
     @property
     def metrics(self) -> tuple[EpochMetrics, ...]:
