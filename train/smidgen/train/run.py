@@ -5,6 +5,7 @@ dataset.json         task, labels, the images of each split with content hash an
 skipped.csv          images that were not used, with the reason
 data_report.json     counts, sizes and kinds of files, what lies in several splits (``data.report``)
 samples.png          a few training images of each class
+augmentations.png    what the policy makes of some of them
 metrics.jsonl        one line per epoch
 steps.jsonl          one line per training step
 curves.png           both as a picture
@@ -17,8 +18,8 @@ tensorboard/         the same for `tensorboard --logdir`
 model.keras          the best network: normalised float32 pixels in, logits out
 test_metrics.json    that network on the test split; written last: a Run that has it is finished
 provenance.json      versions, commit, seeds, hashes, normalisation, times
-checkpoints/         state after the last whole epoch; removed when finished
-cache/               decoded images; removed when finished
+checkpoints/         state after some step, and the best weights; removed when finished
+cache/               what frozen layers made of the images; removed when finished
 """
 
 from __future__ import annotations
