@@ -2,7 +2,7 @@
 
 Small pictures of noise are made for it, each unlike the others, and one epoch of EfficientNet-Lite0
 at 32 px is trained on them, in a process of its own with no decoded images left from before. The
-peak is that of resident memory, as the kernel counted it.
+peak is that of resident memory, as the kernel counted it (which begins with what this process has).
 """
 
 from __future__ import annotations

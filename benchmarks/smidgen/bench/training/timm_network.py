@@ -42,7 +42,7 @@ def _renamed(given: dict[str, np.ndarray], wanted: dict[str, Any]) -> dict[str, 
     state = {}
     for (theirs, array), (name, tensor) in zip(given.items(), wanted.items()):
         if array.shape == tuple(tensor.shape):
-            state[name] = torch.from_numpy(array)
+            state[name] = torch.tensor(array)
         elif name in _HEAD:
             state[name] = tensor
         else:
