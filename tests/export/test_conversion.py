@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from smidgen.export.conversion import Converter
+from smidgen.export.conversion import Converter, _check_fold
 from smidgen.export.deploy_graph import PixelCode, pixel_code
-from smidgen.export.errors import ConversionError
+from smidgen.export.errors import ConversionError, FoldError
+from smidgen.export.fold import fold_batch_norms
 from smidgen.export.judge import reference_scores
 from smidgen.export.pictures import pixel_batches
 from smidgen.export.progress import SilentProgress
@@ -165,16 +166,28 @@ def test_a_second_transpose_is_refused(files):
         finish(model)
 
 
-def test_normalisation_per_channel_is_part_of_the_graph(float_model, pixels):
-    source = dataclasses.replace(float_model, normalization=PER_CHANNEL)
-    assert pixel_code(PER_CHANNEL) == PixelCode(1.0, 0)
-    assert pixel_code(ChannelNormalization.of(127.5, 127.5)) == PixelCode(1.0, 0)
+@pytest.mark.parametrize("normalization", [PER_CHANNEL, ChannelNormalization.of(127.5, 127.5)])
+def test_normalisation_that_is_no_pixel_code_is_part_of_the_graph(
+    normalization, float_model, pixels
+):
+    source = dataclasses.replace(float_model, normalization=normalization)
+    assert pixel_code(normalization) == PixelCode(1.0, 0)
     converter = Converter(source, ExportRecipe(), SilentProgress(), {})
     reference = reference_scores(
-        source.load(), PER_CHANNEL, source.preprocessing, source.held_out, lambda _: None
+        source.load(), normalization, source.preprocessing, source.held_out, lambda _: None
     )
     for form in ("tflite", "onnx"):
         exact = RUN[form](converter.convert(form, "float32"), pixels)
         assert np.abs(exact - reference).max() <= 3e-5
         near = RUN[form](converter.convert(form, "int8"), pixels)
         assert np.abs(near - reference).mean() <= 0.03
+
+
+def test_a_fold_that_changes_the_answers_is_refused(small_network):
+    """The tolerance is for rounding in deep networks; one variance forgotten is far beyond it."""
+    model, wrong = small_network(), small_network()
+    _check_fold(model, fold_batch_norms(model).model)
+    norm = next(x for x in wrong.layers if type(x).__name__ == "BatchNormalization")
+    norm.moving_variance.assign(norm.moving_variance * 1.01)
+    with pytest.raises(FoldError, match="changed the outputs by"):
+        _check_fold(model, wrong)

@@ -51,3 +51,22 @@ def test_a_subclassed_model_is_refused():
 
     with pytest.raises(FoldError, match="not a functional Keras model"):
         fold_batch_norms(Other())
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_a_separable_convolution_takes_its_norm_into_the_second_kernel(use_bias):
+    random = np.random.default_rng(2)
+    image = keras.Input((8, 8, 3))
+    conv = keras.layers.SeparableConv2D(4, 3, use_bias=use_bias, name="conv")(image)
+    norm = keras.layers.BatchNormalization(name="norm")(conv)
+    model = keras.Model(image, norm)
+    for name in ("conv", "norm"):
+        layer = model.get_layer(name)
+        layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    folded = fold_batch_norms(model)
+    assert (folded.folded, folded.kept) == (1, ())
+    pixels = random.normal(size=(2, 8, 8, 3)).astype(np.float32)
+    expected = np.asarray(model(pixels, training=False))
+    np.testing.assert_allclose(np.asarray(folded.model(pixels)), expected, rtol=1e-5, atol=1e-5)
+    first = model.get_layer("conv").get_weights()[0]
+    np.testing.assert_array_equal(folded.model.get_layer("conv").get_weights()[0], first)

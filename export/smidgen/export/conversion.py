@@ -19,7 +19,7 @@ from smidgen.export.source import FloatModel
 from smidgen.export.tflite_file import minimum_runtime, read_model
 from smidgen.runtime.manifest import TensorSpec
 
-_FOLD_TOLERANCE = 1e-5
+_FOLD_TOLERANCE = 1e-4
 
 
 @dataclass

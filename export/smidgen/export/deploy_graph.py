@@ -60,7 +60,7 @@ def quantizable_graph(model: Any, normalization: ChannelNormalization, *, batch:
     image = keras.Input(batch_shape=(batch, *model.input.shape[1:]), name=INPUT_NAME)
     normalised = image
     if not _is_one_code(normalization):
-        normalised = _normalise(image, normalization)
+        normalised = _scale_and_shift(image, normalization)
     return _with_softmax(image, model(normalised))
 
 
@@ -76,11 +76,17 @@ def _with_softmax(image: Any, logits: Any) -> Any:
 
 
 def _normalise(pixels: Any, normalization: ChannelNormalization) -> Any:
+    mean, std = normalization.mean, normalization.std
+    if len(set(mean)) == len(set(std)) == 1:
+        return (pixels - np.float32(mean[0])) * np.float32(1 / std[0])
+    return _scale_and_shift(pixels, normalization)
+
+
+def _scale_and_shift(pixels: Any, normalization: ChannelNormalization) -> Any:
+    """The same without a subtraction: Mul and Add have int8 forms everywhere, Sub has not."""
     mean = np.asarray(normalization.mean, np.float32)
     scale = np.asarray([1 / std for std in normalization.std], np.float32)
-    if len(set(normalization.mean)) == len(set(normalization.std)) == 1:
-        return (pixels - mean[0]) * scale[0]
-    return pixels * scale + (-mean * scale)  # Mul and Add have int8 forms everywhere, Sub has not
+    return pixels * scale + (-mean * scale)
 
 
 def _is_one_code(normalization: ChannelNormalization) -> bool:

@@ -81,7 +81,12 @@ def _partners(model: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def _why_not(norm: Any, before: Any, uses: Counter[str]) -> str:
     """Why ``norm`` cannot be folded into the layer ``before`` it; empty where it can."""
-    foldable = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+    foldable = (
+        keras.layers.Conv2D,
+        keras.layers.DepthwiseConv2D,
+        keras.layers.SeparableConv2D,
+        keras.layers.Dense,
+    )
     if before is None:
         return "it is used several times"
     if not isinstance(before, foldable) or isinstance(before, keras.layers.Conv2DTranspose):
@@ -105,10 +110,15 @@ def _why_not(norm: Any, before: Any, uses: Counter[str]) -> str:
 
 
 def _folded_weights(layer: Any, norm: Any) -> list[NDArray[np.float32]]:
-    """``[kernel', bias']`` of ``layer`` with ``norm`` folded in, computed in float64."""
-    kernel = np.asarray(layer.weights[0].numpy(), np.float64)
+    """``[kernel', bias']`` of ``layer`` with ``norm`` folded in, computed in float64.
+
+    Of a separable convolution's two kernels, the second one: it makes the output channels.
+    """
+    arrays = layer.get_weights()
     channels = int(norm.moving_mean.shape[0])
-    bias = np.asarray(layer.bias.numpy(), np.float64) if layer.use_bias else np.zeros(channels)
+    bias = np.asarray(arrays.pop(), np.float64) if layer.use_bias else np.zeros(channels)
+    *untouched, last = arrays
+    kernel = np.asarray(last, np.float64)
     mean = np.asarray(norm.moving_mean.numpy(), np.float64)
     variance = np.asarray(norm.moving_variance.numpy(), np.float64)
     scale = np.asarray(norm.gamma.numpy(), np.float64) if norm.scale else np.ones(channels)
@@ -118,7 +128,8 @@ def _folded_weights(layer: Any, norm: Any) -> list[NDArray[np.float32]]:
         kernel = kernel * factor.reshape(kernel.shape[2:])  # (height, width, in, multiplier)
     else:
         kernel = kernel * factor
-    return [kernel.astype(np.float32), ((bias - mean) * factor + beta).astype(np.float32)]
+    bias = (bias - mean) * factor + beta
+    return [*untouched, kernel.astype(np.float32), bias.astype(np.float32)]
 
 
 def _clone(model: Any, partners: dict[str, Any]) -> Any:
