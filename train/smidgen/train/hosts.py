@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.util
 import os
 import re
 import sys
@@ -134,7 +135,7 @@ def joined(hosts: Hosts, recipe: TrainRecipe, note: Callable[[str], None]) -> It
 
 def _found(hosts: Hosts, note: Callable[[str], None]) -> Group:
     """The group that ``hosts`` or the launcher names, when all its processes are there."""
-    if hosts.processes == 1:
+    if hosts.processes == 1 or importlib.util.find_spec("jax") is None:  # `select_backend` says so
         return ALONE
     jax = _jax()
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
@@ -150,7 +151,7 @@ def _found(hosts: Hosts, note: Callable[[str], None]) -> Group:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS, **named)
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # of a launcher's client, too: Kubernetes' has a tree of its own
         if not named and _is_alone(error):
             for warning in caught:  # Kubernetes without its Python package
                 note(" ".join(str(warning.message).split()))
