@@ -30,6 +30,7 @@ from smidgen.bench.training.speed import as_mapping, as_markdown, busiest_wait, 
 
 SETTING = Setting("photos", 32, 4, "full", "batch", "float32", "tensorflow", threads=1)
 ROOM = "smidgen.bench.training."
+JAX_PYTHON = os.environ.get("SMIDGEN_TEST_JAX_PYTHON", "")
 TIMM_PYTHON = os.environ.get("SMIDGEN_TEST_TIMM_PYTHON", "")
 
 
@@ -173,6 +174,22 @@ def test_every_worker_trains(photos: Path, module: str, stage: str, source: str)
         sample = worker.run(1, 4)
         assert (sample.images, worker.run(0, 1).images) == (16, 4)
         assert sample.seconds > 0 and worker.first_step_s > 0 and "keras" in worker.versions
+    finally:
+        worker.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not JAX_PYTHON, reason="SMIDGEN_TEST_JAX_PYTHON names no Python with JAX")
+@pytest.mark.parametrize("module", ["smidgen_worker", "keras_worker"])
+def test_on_jax(photos: Path, tmp_path: Path, module: str) -> None:
+    setting = dataclasses.replace(
+        SETTING, folder=str(photos), stage="head", source="files", backend="jax"
+    )
+    roots = {"PYTHONPATH": str(linked_rooms(tmp_path / "rooms"))}
+    command = (JAX_PYTHON, "-m", ROOM + module, setting.to_json())
+    worker = Worker(Contender(module, command, {**asleep(1), **roots}))
+    try:
+        assert worker.run(1, 2).images == 8
     finally:
         worker.close()
 

@@ -65,12 +65,11 @@ def as_markdown(found: Sequence[SpeedRow], title: str, reference: str) -> str:
 
 def busiest_wait(contest: Contest) -> float:
     """The largest share of a core that a contender used while it waited for its turn."""
-    shares = [
-        sample.waited_cpu_s / sample.waited_s
-        for taken in contest.samples.values()
-        for sample in taken
-        if sample.waited_s > 0
-    ]
+    shares = []
+    for taken in contest.samples.values():
+        waited_s = sum(sample.waited_s for sample in taken)
+        worked_s = sum(sample.waited_cpu_s for sample in taken)
+        shares.append(worked_s / waited_s if waited_s > 0 else 0.0)
     return max(shares, default=0.0)
 
 
