@@ -83,16 +83,9 @@ def finetune(settings: dict[str, Any]) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), _RATE, weight_decay=_WEIGHT_DECAY, fused=True)
     updates = settings["epochs"] * len(training)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
     best, best_state = -1.0, model.state_dict()
     for _ in range(settings["epochs"]):
-        model.train()
-        for pixels, labels in training:
-            loss = criterion(model(pixels.to(memory_format=torch.channels_last)), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        _epoch(model, training, optimizer, schedule)
         reached = top1(model, held_out(data.validation))
         with open(out / "metrics.jsonl", "a", encoding="utf-8") as stream:
             print(json.dumps({"val_top1": reached}), file=stream)
@@ -101,6 +94,17 @@ def finetune(settings: dict[str, Any]) -> None:
     model.load_state_dict(best_state)
     result = {"top1_percent": 100 * top1(model, held_out(data.test)), "images": len(data.test)}
     (out / "test_metrics.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def _epoch(model: Any, training: Any, optimizer: Any, schedule: Any) -> None:
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
+    model.train()
+    for pixels, labels in training:
+        loss = criterion(model(pixels.to(memory_format=torch.channels_last)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
 
 
 if __name__ == "__main__":
