@@ -200,7 +200,8 @@ class ScheduleRecipe:
         True, help="mirror images at random in training (wrong for digits and text)"
     )
     precision: Literal["float32", "bfloat16"] = setting(
-        "float32", help="of the layers' arithmetic; weights stay float32 (bfloat16 is for GPUs)"
+        "float32",
+        help="of the layers' arithmetic; weights stay float32 (bfloat16: GPUs, and CPUs that have it)",
     )
     seed: int = setting(0, help="first weights of the head, order of images, augmentation", low=0)
     backend: Literal["tensorflow", "jax"] = setting("tensorflow", help="what Keras computes with")
