@@ -201,7 +201,7 @@ class ScheduleRecipe:
     )
     precision: Literal["float32", "bfloat16"] = setting(
         "float32",
-        help="of the layers' arithmetic; weights stay float32 (bfloat16: GPUs, and CPUs that have it)",
+        help="of the layers' arithmetic; weights stay float32 (bfloat16: GPUs, newer CPUs)",
     )
     seed: int = setting(0, help="first weights of the head, order of images, augmentation", low=0)
     backend: Literal["tensorflow", "jax"] = setting("tensorflow", help="what Keras computes with")
