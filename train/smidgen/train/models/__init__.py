@@ -1,4 +1,5 @@
-"""Networks to start from: the table (``backbones``), builders, and readers of their weights.
+"""Networks to start from: the table (``backbones``), ``build``, heads, blocks, and their weights.
 
-Light to import: Keras is imported by ``efficientnet_lite``, ``weights`` and ``pretrained`` only.
+Light to import; so are ``backbones``, ``facts``, ``weights_file``, ``imagenet`` and
+``torch_pickle``. The other modules import Keras.
 """
