@@ -13,8 +13,8 @@ import keras
 
 from smidgen.runtime.files import sha256_of_file
 from smidgen.runtime.schema import as_mapping
-from smidgen.train.fitting.checkpoint import TrainingState
 from smidgen.train.data import SPLITS, Dataset
+from smidgen.train.fitting.checkpoint import TrainingState
 from smidgen.train.models.weights_file import weights_sha256
 from smidgen.train.run import Run
 
