@@ -47,7 +47,7 @@ def test_every_toml_value_reads_back() -> None:
     [
         ('[data]\nfolder = "x"\nimage_sise = 64', "did you mean 'image_size'"),
         ("[data]\nimage_size = 64", "data.folder is missing"),
-        ('[data]\nfolder = "x"\nimage_size = 16', "data.image_size = 16: allowed 32 to 512"),
+        ('[data]\nfolder = "x"\nimage_size = 16', "data.image_size = 16: allowed 32 to 1024"),
         ('[data]\nfolder = "x"\nimage_size = 64.5', "data.image_size: expected a whole number"),
         ('[data]\nfolder = "x"\nsplit = [50, 20, 20, 10]', "expected three numbers"),
         ('[data]\nfolder = "x"\n[model]\nbackbone = "efficientnet-lite"', "did you mean"),

@@ -18,8 +18,8 @@ from smidgen.train.fitting.material import Material
 from smidgen.train.following import follow, tell
 from smidgen.train.hosts import Group, Hosts, joined
 from smidgen.train.lock import sole_writer
-from smidgen.train.models.facts import parameters_of
-from smidgen.train.models.weights_file import weights_path
+from smidgen.train.models.facts import check_model, parameters_of
+from smidgen.train.models.weights_file import check_weights
 from smidgen.train.pixels import (
     ReferenceDecoder,
     TrainingDecoder,
@@ -30,8 +30,9 @@ from smidgen.train.progress import Progress, SilentProgress
 from smidgen.train.recipe import DataRecipe, TrainRecipe
 from smidgen.train.run import Run
 
-_CHECKPOINT_BYTES = 36
-"""Per parameter: float32 weights and two moments, old and new; best weights; model.keras."""
+_CHECKPOINT_BYTES = 52
+"""Per parameter, float32: weights, two moments, average and gathered gradients, old and new; best
+weights, old and new; model.keras."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,11 @@ def _checked(recipe: TrainRecipe, run: Run) -> Inventory:
             f"the Run folder {run.folder} lies inside the images' folder {data.folder}, where it "
             "would be taken for a class; choose another place"
         )
-    weights_path(recipe.model.backbone, recipe.model.weights)
+    check_weights(recipe.model)
     for teacher in recipe.distillation.teachers:
         Run.open(teacher)
     inventory = take_inventory(data.folder, data)
+    check_model(recipe.model, len(inventory.labels), data.image_size)
     divide(inventory, data.shares, data.seed)
     return inventory
 

@@ -42,7 +42,7 @@ class DataRecipe:
     near_duplicates: Literal["together", "ignore"] = setting(
         "together", help="whether images that look the same are kept in one split"
     )
-    image_size: int = setting(224, help="side of the square input in pixels", low=32, high=512)
+    image_size: int = setting(224, help="side of the square input in pixels", low=32, high=1024)
     fit: Literal["crop", "stretch"] = setting("crop", help="centred square, or the whole picture")
     crop_fraction: float = setting(
         1.0, help="side of the centred square as a share of the shorter side", low=0.05, high=1.0
