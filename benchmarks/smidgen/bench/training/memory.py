@@ -2,7 +2,7 @@
 
 Small pictures of noise are made for it, each unlike the others, and one epoch of EfficientNet-Lite0
 at 32 px is trained on them, in a process of its own with no decoded images left from before. The
-peak is that of resident memory, as the kernel counted it (which begins with what this process has).
+peak is that of resident memory, as the kernel counted it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ from smidgen.bench.facts import DeviceFacts
 GROWTH = 10
 _CLASSES = 4
 _SIDE = 64
+_LAUNCHER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_maxrss)
+sys.exit(0 if status == 0 else 1)
+"""
 _FLAGS = ("--image-size=32", "--head-epochs=0", "--full-epochs=1", "--weights=none")
 
 
@@ -57,22 +64,22 @@ def peak(images: int) -> Peak:
 
 
 def peak_bytes(command: list[str], environment: dict[str, str]) -> int:
-    """Run ``command``; the peak of its own resident memory. Raises ContenderFailed."""
+    """Run ``command``; the peak of its own resident memory. Raises ContenderFailed.
+
+    Linux begins the count of a new process with the peak of the one that starts it; so a small
+    process of its own does that here.
+    """
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            env=environment,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command]
+        done = subprocess.run(
+            launcher, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said,
+            env=environment, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines() or ["no message"]
             raise ContenderFailed(f"smidgen train: {lines[-1].strip()}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
 def draw(folder: Path, images: int) -> None:
