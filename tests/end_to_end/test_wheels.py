@@ -132,7 +132,11 @@ def _bare_device(environment: str, wheel: Path) -> Path:
 def _installed(python: Path) -> set[str]:
     code = "import importlib.metadata as m; print(*(d.name.lower() for d in m.distributions()))"
     done = subprocess.run(
-        [python, "-c", code], check=True, capture_output=True, text=True, env=clean_environment()
+        [python, "-P", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
     )
     names = set(done.stdout.split())
     assert {"numpy", "smidgen-runtime"} <= names
