@@ -185,7 +185,7 @@ def test_on_jax(photos: Path, tmp_path: Path, module: str) -> None:
     setting = dataclasses.replace(
         SETTING, folder=str(photos), stage="head", source="files", backend="jax"
     )
-    roots = {"PYTHONPATH": str(linked_rooms(tmp_path / "rooms"))}
+    roots = {"PYTHONPATH": str(linked_rooms(tmp_path / "rooms")), "KERAS_BACKEND": "jax"}
     command = (JAX_PYTHON, "-m", ROOM + module, setting.to_json())
     worker = Worker(Contender(module, command, {**asleep(1), **roots}))
     try:
