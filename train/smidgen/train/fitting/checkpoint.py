@@ -22,7 +22,7 @@ from smidgen.runtime.errors import SchemaError
 from smidgen.runtime.files import replacing
 from smidgen.runtime.schema import as_mapping, build
 from smidgen.train.errors import RunError
-from smidgen.train.run import EpochMetrics
+from smidgen.train.run import EpochMetrics, best_epoch
 
 STATE_FILE = "state.npz"
 _STATE_KEY = "state_json"
@@ -85,23 +85,13 @@ class TrainingState:
     def epochs_since_best(self, stage: str) -> int:
         """Whole epochs of ``stage`` since the best one of that stage."""
         rows = [row for row in self.rows if row.stage == stage]
-        best = min(range(len(rows)), key=lambda i: _badness(rows[i]), default=0)
-        return max(0, len(rows) - 1 - best)
+        return len(rows) - 1 - best_epoch(rows) if rows else 0
 
     def after(self, row: EpochMetrics) -> TrainingState:
         """The state when an epoch is over. Better: higher validation top-1, or equal and a lower
         loss."""
-        is_better = self.best_row < 0 or _badness(row) < _badness(self.rows[self.best_row])
-        return dataclasses.replace(
-            self,
-            rows=(*self.rows, row),
-            best_row=len(self.rows) if is_better else self.best_row,
-            tally=Tally(),
-        )
-
-
-def _badness(row: EpochMetrics) -> tuple[float, float]:
-    return (-row.val_top1, row.val_loss)
+        rows = (*self.rows, row)
+        return dataclasses.replace(self, rows=rows, best_row=best_epoch(rows), tally=Tally())
 
 
 @dataclass(frozen=True)
