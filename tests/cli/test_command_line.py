@@ -66,7 +66,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--max-dorp", "2", "x"], "--max-dorp of `smidgen run`; did you mean --max-drop?"),
         (["run", "x", "--no-horizontal-flipp"], "did you mean --no-horizontal-flip?"),
         (["train", "x", "--max-drop=2"], "unknown flag --max-drop of `smidgen train`;"),
-        (["run", ".", "--image-size", "5"], "--image-size = 5: allowed 32 to 512"),
+        (["run", ".", "--image-size", "5"], "--image-size = 5: allowed 32 to 1024"),
         (["run", ".", "--image-size", "big"], "--image-size: expected a whole number, got 'big'"),
         (["run", ".", "--formats", "tflit"], "did you mean 'tflite'? allowed values: 'tflite', "),
         (["run", ".", "--backbone", "lite0"], "allowed values: 'efficientnet-lite0', "),
