@@ -48,7 +48,7 @@ class Place:
     python: str
 
     def start(self, run: str, devices: int = 1, **order: Any) -> subprocess.Popen[str]:
-        schedule = {"batch_size": 8, "head_epochs": 1, "full_epochs": 2}
+        schedule = {"batch_size": 8, "head_epochs": 1, "full_epochs": 2, "feature_views": 0}
         schedule |= {"augmentation": "none", **order.pop("schedule", {})}
         told = {
             "photos": str(self.folder / "photos"),

@@ -29,7 +29,8 @@ from smidgen.train.pixels import CacheFolder, ReferenceDecoder, open_pixels  # n
 
 SCHEDULE = ScheduleRecipe(
     head_epochs=2, full_epochs=2, head_learning_rate=0.02, full_learning_rate=0.01,
-    freeze_to="block_00", batch_size=8, augmentation="none", horizontal_flip=False,
+    freeze_to="block_00", feature_views=0, batch_size=8, augmentation="none",
+    horizontal_flip=False,
 )  # fmt: skip
 NORMALIZATION = Normalization((127.0,) * 3, (128.0,) * 3)
 COUNTS = {"red": 24, "blue": 24, "green": 24}

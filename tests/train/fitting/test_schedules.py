@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -16,7 +17,9 @@ from smidgen.train.fitting.optimizer import AdamW, decay_mask, flat, unflat
 from smidgen.train.fitting.session import Session
 from smidgen.train.fitting.stages import learning_rate, stages
 from smidgen.train.fitting.steps import Batch
+from smidgen.train.fitting.teachers import teachers_of
 from smidgen.train.fitting.trainee import training_copy
+from smidgen.train.hosts import Group
 from smidgen.train.progress import SilentProgress
 from smidgen.train.run import EpochMetrics
 from smidgen.train.seeing.step_log import read_steps
@@ -158,6 +161,55 @@ def test_features_are_computed_once_and_learn_the_same(bench: Bench) -> None:
     varied = bench.go("varied")
     assert not np.allclose(losses[0], [r.loss for r in varied.metrics], rtol=5e-3)
     assert varied.test_metrics.top1_percent > 60
+
+
+def test_no_more_views_are_computed_than_epochs_look_at(bench: Bench) -> None:
+    bench.change(full_epochs=0, head_epochs=2, feature_views=9)
+    session = Session(
+        bench.recipe, bench.student(), bench.material, bench.runs / "s", SilentProgress()
+    )
+    session.job(stages(bench.recipe.schedule)[0])
+    kept = np.load(bench.runs / "s" / "features-train.npy", mmap_mode="r")
+    assert len(kept) == 2 * len(bench.dataset.train)
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "why"),
+    [
+        ("teachers", "teachers look at pixels"),
+        ("strong", "MixUp and CutMix mix pixels"),
+        ("processes", "that is for one process"),
+        ("shortcut", "something passes by block_00_conv"),
+    ],
+)
+def test_features_are_not_kept_where_a_step_needs_more(
+    obstacle: str, why: str, bench: Bench, whole: Run
+) -> None:
+    """The stage is then trained as without ``feature_views``, and says so."""
+    bench.change(feature_views=4, augmentation="strong" if obstacle == "strong" else "none")
+    student, material = bench.student(), bench.material
+    if obstacle == "teachers":
+        teachers = teachers_of(DistillationRecipe((str(whole.folder),)), bench.dataset)
+        student = dataclasses.replace(student, teachers=teachers)
+    if obstacle == "processes":
+        material = dataclasses.replace(material, group=Group(0, 2))
+    if obstacle == "shortcut":
+        student = dataclasses.replace(student, network=network_with_a_shortcut(3))
+    progress = SilentProgress()
+    session = Session(bench.recipe, student, material, bench.runs / "s", progress)
+    session.job(stages(bench.recipe.schedule)[0])
+    assert any(note.startswith(f"features are not kept: {why};") for note in progress.notes)
+    assert "features" not in progress.stages
+
+
+def network_with_a_shortcut(classes: int) -> Any:
+    """What comes out of the stem passes by ``block_00``."""
+    image = keras.Input((64, 64, 3), name="image")
+    stem = keras.layers.Conv2D(4, 3, 4, padding="same", name="stem_conv")(image)
+    x = keras.layers.Conv2D(4, 3, padding="same", name="block_00_conv")(stem)
+    x = keras.layers.Add(name="block_01_add")([x, stem])
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, keras.layers.Dense(classes, name="logits")(x))
 
 
 def test_accumulated_steps_update_less_often(bench: Bench) -> None:

@@ -120,7 +120,7 @@ def joined(hosts: Hosts, recipe: TrainRecipe, note: Callable[[str], None]) -> It
         yield ALONE
         return
     try:
-        _check(recipe)
+        _check_devices()
         note(f"process {group.process} of {group.processes}; process 0 writes the Run")
         yield group
         _jax().distributed.shutdown()
@@ -171,19 +171,14 @@ def _is_alone(error: Exception) -> bool:
     return text.startswith("coordinator_address should be defined") or is_late
 
 
-def _check(recipe: TrainRecipe) -> None:
-    """Raise HostsError where ``recipe`` or the devices are not for several processes."""
+def _check_devices() -> None:
+    """Raise HostsError unless each process has the same number of devices."""
     jax = _jax()
     devices, own = jax.device_count(), jax.local_device_count()
     if devices != own * jax.process_count():
         raise HostsError(
             f"{devices} devices, {own} of them in process {jax.process_index()} of "
             f"{jax.process_count()}: give each process the same number"
-        )
-    if recipe.schedule.feature_views:
-        raise HostsError(
-            f"schedule.feature_views = {recipe.schedule.feature_views} with "
-            f"{jax.process_count()} processes: features are kept on one host only; set it to 0"
         )
 
 

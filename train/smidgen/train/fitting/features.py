@@ -52,7 +52,8 @@ def features(
     """
     if not path.is_file():
         needed_bytes = 2 * int(np.prod(shape))
-        require_space(path.parent, needed_bytes, f"the features of {shape[0]} images")
+        what = f"the features of {shape[0]} images"
+        require_space(path.parent, needed_bytes, what, "set schedule.feature_views to less, or 0")
         progress.start("features", shape[0])
         try:
             with replacing(path) as temporary, open(temporary, "wb") as stream:

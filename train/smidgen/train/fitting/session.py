@@ -145,13 +145,24 @@ class Session:
         """The frozen and the learning part, where the frozen one is to be computed once."""
         if not (stage.is_partial and self._recipe.schedule.feature_views and self._boundary):
             return None
-        parts: tuple[Any, Any] | None = cut(self.copy, self._boundary)
+        obstacle = self._obstacle()
+        parts: tuple[Any, Any] | None = None if obstacle else cut(self.copy, self._boundary)
         if parts is None:
             self._progress.note(
-                f"features cannot be kept: something passes by {self._boundary}; the frozen layers "
-                "are computed in each epoch"
+                f"features are not kept: {obstacle or f'something passes by {self._boundary}'}; "
+                "the frozen layers are computed in each epoch"
             )
         return parts
+
+    def _obstacle(self) -> str:
+        """What a step needs that features are not, in words; empty: nothing."""
+        if self._student.teachers is not None:
+            return "teachers look at pixels"
+        if self.augmentation.mix is not None:
+            return "MixUp and CutMix mix pixels"
+        if self._material.group.processes > 1:
+            return "that is for one process"
+        return ""
 
     def _on_features(
         self, stage: Stage, lower: Any, upper: Any

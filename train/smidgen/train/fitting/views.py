@@ -77,7 +77,8 @@ def training_features(
     batch_size = min(schedule.batch_size, len(examples))
     seeded = replace(schedule, seed=schedule.seed + _DRAWS)
     augmentation = policy(seeded, recipe.data.image_size, batch_size)
-    turns = [_turns(dataset, examples, seeded.seed, view) for view in range(schedule.feature_views)]
+    views = min(schedule.feature_views, schedule.head_epochs)
+    turns = [_turns(dataset, examples, seeded.seed, view) for view in range(views)]
 
     def batches() -> Iterator[np.ndarray]:
         for view, turn in enumerate(turns):
@@ -91,7 +92,7 @@ def training_features(
                         x = layer(x, training=True)
                 yield np.asarray(keras.ops.convert_to_numpy(x))
 
-    count = schedule.feature_views * len(examples)
+    count = views * len(examples)
     made = features(path, (count, *frozen.shape), batches, frozen, progress)
     is_turning = dataset.task == "orientation"
     fixed = np.array([example.label for example in examples], np.int64)

@@ -65,13 +65,21 @@ def _place(environ: Mapping[str, str]) -> Path:
         ) from error
 
 
-def require_space(folder: Path, needed_bytes: int, what: str) -> None:
-    """Raise DiskSpaceError unless ``needed_bytes`` are free where ``folder`` is or will be."""
+def require_space(
+    folder: Path,
+    needed_bytes: int,
+    what: str,
+    remedy: str = "choose another folder, a smaller image size or a limit",
+) -> None:
+    """Raise DiskSpaceError unless ``needed_bytes`` are free where ``folder`` is or will be.
+
+    ``what`` needs them, in words; ``remedy`` is what can be done beside freeing space.
+    """
     free_bytes = _free_bytes(folder)
     if free_bytes < needed_bytes:
         raise DiskSpaceError(
             f"{what} need {needed_bytes / 1e6:,.0f} MB in {folder}, {free_bytes / 1e6:,.0f} MB are "
-            "free: free some space, or choose another folder, a smaller image size or a limit"
+            f"free: free some space, or {remedy}"
         )
 
 
