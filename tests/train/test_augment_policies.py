@@ -76,6 +76,8 @@ def test_margins_need_no_keras() -> None:
     assert loaded == []
     for size in range(32, 513):
         assert margin_of(ScheduleRecipe(), size) % 2 == 0
+        assert margin_of(ScheduleRecipe(random_crop=0.7), size) % 2 == 0
+    assert margin_of(ScheduleRecipe(augmentation="pixel", random_crop=0.6), 192) == 48
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,6 +168,27 @@ def test_a_view_moves_and_zooms_within_its_bounds() -> None:
         assert low - 0.02 * (high - low) < values.min() < low + slack
         assert high - slack < values.max() < high + 0.02 * (high - low)
     assert 0.4 < (along[:, 0] < 0).mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["none", "pixel", "standard", "strong"])
+def test_random_crops_come_from_anywhere_in_the_image(name: str) -> None:
+    """Instead of the policy's own: red and green say where each view begins and ends."""
+    schedule = ScheduleRecipe(augmentation=name, random_crop=0.4, horizontal_flip=False)  # type: ignore[arg-type]
+    augmentation = policy(schedule, 56, 256)
+    whole = 56 + augmentation.margin
+    x = np.broadcast_to(np.linspace(0, 1, whole, dtype=np.float32), (256, whole, whole))
+    pixels = np.stack([x, x.transpose(0, 2, 1), 0 * x], axis=3)
+    view = augmentation.layers[0]
+    assert isinstance(view, RandomView)
+    view.degrees = 0.0
+    seen = keras.ops.convert_to_numpy(view(keras.ops.convert_to_tensor(pixels), training=True))
+    begin, end = seen[:, 0, 0, :2], seen[:, -1, -1, :2]
+    assert begin.min() == pytest.approx(0, abs=0.02)
+    assert end.max() == pytest.approx(1, abs=0.02)
+    sides = end - begin
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1], atol=0.02)  # a square
+    assert 0.38 < sides.min() < 0.43
+    assert 0.95 < sides.max() <= 1.0
 
 
 def counted(amount: float) -> Any:

@@ -64,6 +64,7 @@ RUNS: dict[str, dict[str, dict[str, Any]]] = {
         "schedule": {
             "head_epochs": 1, "full_epochs": 4, "head_learning_rate": 3e-3, "batch_size": 8,
             "full_learning_rate": 2e-3, "augmentation": "pixel", "horizontal_flip": False,
+            "random_crop": 0.8,
         },
     },
     "photographs": {

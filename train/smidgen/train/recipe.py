@@ -196,6 +196,13 @@ class ScheduleRecipe:
         help="pixel: noise, blur, colour, JPEG, no geometry; standard: small shifts, zooms, turns, "
         "colour; strong: RandAugment, MixUp, CutMix, erasing",
     )
+    random_crop: float = setting(
+        1.0,
+        help="side of random crops as a share of the image's, at least; from anywhere in it, in "
+        "place of the policy's own crops (1: as the policy has it)",
+        low=0.1,
+        high=1,
+    )
     horizontal_flip: bool = setting(
         True, help="mirror images at random in training (wrong for digits and text)"
     )

@@ -94,7 +94,7 @@ class RandomView(keras.layers.Layer):  # type: ignore[misc]
         batch_size: int,
         *,
         coverage: tuple[float, float],
-        shift: float,
+        shift: float | None,
         degrees: float,
         flip: bool,
         seed: int,
@@ -106,7 +106,8 @@ class RandomView(keras.layers.Layer):  # type: ignore[misc]
             image_size: side of the output.
             batch_size: images per step, where the input does not say it.
             coverage: side of the view as a share of the input's side.
-            shift: the view's way from the centre, at most, right and down, as such a share.
+            shift: the view's way from the centre, at most, right and down, as such a share; None:
+                anywhere within the image.
             degrees: the turn, at most, to either side.
             flip: whether every second image, by chance, is mirrored left to right.
             seed: of the draws.
@@ -126,13 +127,14 @@ class RandomView(keras.layers.Layer):  # type: ignore[misc]
             edge = (whole - self.image_size) // 2
             return pixels[:, edge : edge + self.image_size, edge : edge + self.image_size]
         pixels = with_count(pixels, self.batch_size)
-        step = per_image(pixels, self.seeds, self.coverage) * (whole / self.image_size)
+        coverage = per_image(pixels, self.seeds, self.coverage)
+        step = coverage * (whole / self.image_size)
         angle = per_image(pixels, self.seeds, (-self.degrees, self.degrees)) * (np.pi / 180)
         cos, sin = step * ops.cos(angle), step * ops.sin(angle)
         mirror = signs(pixels, self.seeds) if self.flip else 1.0
-        far = self.shift * whole
+        share = (1.0 - ops.reshape(coverage, (-1,))) / 2 if self.shift is None else self.shift
         shape = (2, pixels.shape[0])
-        way = random.uniform(shape, -far, far, dtype="float32", seed=self.seeds)
+        way = share * whole * random.uniform(shape, -1.0, 1.0, dtype="float32", seed=self.seeds)
         matrix = (mirror * cos, -sin, mirror * sin, cos)
         return warp(pixels, matrix, (way[0], way[1]), self.image_size)
 

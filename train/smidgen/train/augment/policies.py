@@ -74,6 +74,7 @@ _PIXEL_UNCHANGED = (0.2, 0.5, 0.3)
 _RANDAUGMENT_ROUNDS = 2
 _RANDAUGMENT_MAGNITUDE = 5.0
 _ERASED_SHARE = 0.25
+_SHIFT = 0.1
 
 
 @dataclass(frozen=True)
@@ -109,29 +110,20 @@ def policy(schedule: ScheduleRecipe, image_size: int, batch_size: int) -> Augmen
 _Layers = tuple[tuple[Any, ...], Any | None]
 
 
-def _none(schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]) -> _Layers:  # noqa: ARG001
-    return _flip(schedule, seeds[0]), None
+def _none(schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]) -> _Layers:
+    return _crop_or_flip(schedule, image_size, batch_size, seeds[0]), None
 
 
-def _pixel(schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]) -> _Layers:  # noqa: ARG001
+def _pixel(schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]) -> _Layers:
     rounds = [Round(*one) for one in zip(PIXEL_ROUNDS, _PIXEL_UNCHANGED, strict=True)]
     layer = RandomOperations(rounds, batch_size, seed=seeds[1], name="pixel_operations")
-    return (*_flip(schedule, seeds[0]), layer), None
+    return (*_crop_or_flip(schedule, image_size, batch_size, seeds[0]), layer), None
 
 
 def _standard(
     schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]
 ) -> _Layers:
-    view = RandomView(
-        image_size,
-        batch_size,
-        coverage=(0.8, 1.1),
-        shift=0.1,
-        degrees=10.8,
-        flip=schedule.horizontal_flip,
-        seed=seeds[0],
-        name="random_view",
-    )
+    view = _view(schedule, image_size, batch_size, seeds[0], coverage=(0.8, 1.1), degrees=10.8)
     colour = Round({"colour": ColourJitter()})
     return (view, RandomOperations([colour], batch_size, seed=seeds[1], name="colour")), None
 
@@ -139,23 +131,44 @@ def _standard(
 def _strong(
     schedule: ScheduleRecipe, image_size: int, batch_size: int, seeds: list[int]
 ) -> _Layers:
-    view = RandomView(
-        image_size,
-        batch_size,
-        coverage=(0.65, 1.05),
-        shift=0.1,
-        degrees=0.0,
-        flip=schedule.horizontal_flip,
-        seed=seeds[0],
-        name="random_view",
-    )
+    view = _view(schedule, image_size, batch_size, seeds[0], coverage=(0.65, 1.05))
     rounds = [Round(randaugment.operations(_RANDAUGMENT_MAGNITUDE))] * _RANDAUGMENT_ROUNDS
     rounds.append(Round({"erase": Erase()}, unchanged=1.0 - _ERASED_SHARE))
     operations = RandomOperations(rounds, batch_size, seed=seeds[1], name="randaugment")
     return (view, operations), MixUpOrCutMix(batch_size, seed=seeds[2], name="mix")
 
 
-def _flip(schedule: ScheduleRecipe, seed: int) -> tuple[Any, ...]:
-    if not schedule.horizontal_flip:
-        return ()
-    return (keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32", name="flip"),)
+def _crop_or_flip(
+    schedule: ScheduleRecipe, image_size: int, batch_size: int, seed: int
+) -> tuple[Any, ...]:
+    """What the policies do that have no view of their own."""
+    if schedule.random_crop < 1.0:
+        return (_view(schedule, image_size, batch_size, seed),)
+    if schedule.horizontal_flip:
+        return (keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32", name="flip"),)
+    return ()
+
+
+def _view(  # noqa: PLR0913 (a policy's numbers, by name)
+    schedule: ScheduleRecipe,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    *,
+    coverage: tuple[float, float] = (1.0, 1.0),
+    degrees: float = 0.0,
+) -> RandomView:
+    """Views as a policy has them, or crops from anywhere as ``schedule.random_crop`` asks for."""
+    shift: float | None = _SHIFT
+    if schedule.random_crop < 1.0:
+        coverage, shift = (schedule.random_crop, 1.0), None
+    return RandomView(
+        image_size,
+        batch_size,
+        coverage=coverage,
+        shift=shift,
+        degrees=degrees,
+        flip=schedule.horizontal_flip,
+        seed=seed,
+        name="random_view",
+    )
