@@ -16,12 +16,12 @@ from smidgen.export.errors import ConversionError, FoldError
 from smidgen.export.fold import fold_batch_norms
 from smidgen.export.judge import reference_scores
 from smidgen.export.pictures import pixel_batches
-from smidgen.export.progress import SilentProgress
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import ChannelNormalization
 from smidgen.export.tflite_file import metadata_entries, operators, read_model, write_model
 from smidgen.export.to_onnx import finish
 from smidgen.export.to_tflite import check_int8
+from smidgen.train.progress import SilentProgress
 
 PER_CHANNEL = ChannelNormalization.of((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 

@@ -12,12 +12,12 @@ import pytest
 
 from smidgen.export.errors import GateError
 from smidgen.export.line import export
-from smidgen.export.progress import SilentProgress
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import FloatModel
 from smidgen.runtime import Bundle, Classifier, selftest
 from smidgen.runtime.errors import OutputError
 from smidgen.train.lock import sole_writer
+from smidgen.train.progress import SilentProgress
 
 ONE = ExportRecipe(formats=("onnx",), schemes=("float32",))
 

@@ -10,12 +10,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from smidgen.export.conversion import Converter
-from smidgen.export.progress import SilentProgress
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import ChannelNormalization, FloatModel
 from smidgen.runtime.manifest import Preprocessing
 from smidgen.train.models.backbones import BACKBONES
 from smidgen.train.models.facts import backbones_of, normalization_of
+from smidgen.train.progress import SilentProgress
 from smidgen.train.recipe import ModelRecipe
 
 pytestmark = pytest.mark.slow

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny_network import SIDE, tiny_network
 
 from smidgen.train import DataRecipe, Run, ScheduleRecipe, TrainRecipe
 from smidgen.train.augment.margins import margin_of
@@ -32,8 +33,6 @@ from smidgen.train.pixels import (
     open_pixels,
 )
 from smidgen.train.progress import SilentProgress
-
-SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -82,22 +81,6 @@ class WrongGroup(Group):
     @property
     def leads(self) -> bool:
         return self.true_process == 0
-
-
-def tiny_network(classes: int) -> Any:
-    """Two blocks with the layer names, batch norm and dropout of the real ones."""
-    import keras
-
-    image = keras.Input((SIDE, SIDE, 3), name="image")
-    x = keras.layers.Conv2D(4, 3, 4, name="stem_conv")(image)
-    for index in range(2):
-        name = f"block_{index:02d}"
-        x = keras.layers.Conv2D(6, 3, 2, use_bias=False, name=f"{name}_conv")(x)
-        x = keras.layers.BatchNormalization(name=f"{name}_bn", momentum=0.8)(x)
-        x = keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    x = keras.layers.Dropout(0.2, name="dropout")(x)
-    return keras.Model(image, keras.layers.Dense(classes, name="logits")(x))
 
 
 def trained(order: Order, recipe: TrainRecipe, group: Group) -> dict[str, Any]:

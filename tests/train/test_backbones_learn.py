@@ -19,7 +19,8 @@ import keras  # noqa: E402
 
 from smidgen.train.fitting.objective import Objective  # noqa: E402
 from smidgen.train.fitting.optimizer import AdamW, unflat  # noqa: E402
-from smidgen.train.fitting.steps import Batch, Learning, stepper  # noqa: E402
+from smidgen.train.fitting.stepper import stepper  # noqa: E402
+from smidgen.train.fitting.steps import Batch, Learning  # noqa: E402
 from smidgen.train.fitting.trainee import Trainee, training_copy  # noqa: E402
 from smidgen.train.models.network import build  # noqa: E402
 

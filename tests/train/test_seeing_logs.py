@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def an_epoch(number: int, val_top1: float = 0.5, val_loss: float = 1.0) -> Epoch
 
 def test_steps_are_read_back_as_written(tmp_path: Path) -> None:
     rows = tuple(a_step(number) for number in range(1, 6))
-    with StepLog(tmp_path / "run" / "steps.jsonl") as log:
+    with closing(StepLog(tmp_path / "run" / "steps.jsonl")) as log:
         for row in rows:
             log.append(row)
         assert read_steps(tmp_path / "run" / "steps.jsonl") == rows  # before it is closed
@@ -40,18 +41,18 @@ def test_steps_are_read_back_as_written(tmp_path: Path) -> None:
 
 def test_going_on_drops_later_steps_and_half_lines(tmp_path: Path) -> None:
     path = tmp_path / "steps.jsonl"
-    with StepLog(path) as log:
+    with closing(StepLog(path)) as log:
         for number in range(1, 9):
             log.append(a_step(number))
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])  # the eighth line is cut, as by SIGKILL
     assert [row.step for row in read_steps(path)] == [1, 2, 3, 4, 5, 6, 7]
-    with StepLog(path, done_steps=5) as log:
+    with closing(StepLog(path, done_steps=5)) as log:
         log.append(a_step(6, loss=7.0))
     assert [row.step for row in read_steps(path)] == [1, 2, 3, 4, 5, 6]
     assert read_steps(path)[-1].loss == pytest.approx(7 / 6)
     assert path.read_bytes().count(b"\n") == 6
-    with StepLog(path) as log:
+    with closing(StepLog(path)) as log:
         log.append(a_step(1))
     assert [row.step for row in read_steps(path)] == [1]
 
@@ -59,7 +60,7 @@ def test_going_on_drops_later_steps_and_half_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["{}", "[]", "not json", '{"step": "1"}', '{"step": 1, "x": 2}'])
 def test_lines_that_are_no_steps_are_skipped(tmp_path: Path, line: str) -> None:
     path = tmp_path / "steps.jsonl"
-    with StepLog(path) as log:
+    with closing(StepLog(path)) as log:
         log.append(a_step(1))
     path.write_bytes(line.encode() + b"\n" + b"\xff\n" + path.read_bytes())
     assert read_steps(path) == (a_step(1),)
@@ -153,7 +154,7 @@ def a_picture(path: Path) -> Path:
 
 def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     folder = tmp_path / "tensorboard"
-    with TensorBoardSink(folder) as sink:
+    with closing(TensorBoardSink(folder)) as sink:
         sink.text("recipe", "[data]\nfolder = 'x'  # _a_")
         sink.settings({"schedule.batch_size": 32, "model.backbone": "efficientnet-lite0"})
         sink.picture("samples", a_picture(tmp_path / "samples.png"), 0)
@@ -176,13 +177,13 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
 def test_a_log_that_is_gone_on_with_holds_no_step_twice(tmp_path: Path) -> None:
     """Steps 1..8 with a picture behind; back to step 5; then on to 7, with other numbers."""
     folder, picture = tmp_path / "tensorboard", a_picture(tmp_path / "curves.png")
-    with TensorBoardSink(folder) as sink:
+    with closing(TensorBoardSink(folder)) as sink:
         sink.text("recipe", "one")
         sink.picture("samples", picture, 0)
         for number in range(1, 9):
             sink.step(a_step(number))
         sink.picture("curves", picture, 9)
-    with TensorBoardSink(folder, done_steps=5) as sink:
+    with closing(TensorBoardSink(folder, done_steps=5)) as sink:
         sink.text("recipe", "one")
         sink.picture("samples", picture, 0)
         for number in (6, 7):
@@ -194,7 +195,7 @@ def test_a_log_that_is_gone_on_with_holds_no_step_twice(tmp_path: Path) -> None:
     assert [image.step for image in loaded.Images("pictures/samples")] == [0]
     assert [image.step for image in loaded.Images("pictures/curves")] == [8]
     assert len(loaded.Tensors("recipe/text_summary")) == 1
-    with TensorBoardSink(folder) as sink:
+    with closing(TensorBoardSink(folder)) as sink:
         sink.step(a_step(1))
     assert [step for step, _ in scalars(folder, "loss/step")] == [1]
 
@@ -214,7 +215,7 @@ def test_forgetting_where_it_went_on_would_be_seen(tmp_path: Path) -> None:
     """The fault planted beside the test above: a second writer that does not tell TensorBoard."""
     from tensorboardX import SummaryWriter
 
-    with TensorBoardSink(tmp_path) as sink:
+    with closing(TensorBoardSink(tmp_path)) as sink:
         for number in range(1, 5):
             sink.step(a_step(number))
     with SummaryWriter(str(tmp_path), filename_suffix=".z") as writer:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +249,7 @@ def test_the_report_writes_everything_but_the_last_file(tmp_path: Path) -> None:
             for r in rows
         )
     )
-    with StepLog(run.steps_path) as log:
+    with closing(StepLog(run.steps_path)) as log:
         for step in steps_of(rows, 4):
             log.append(step)
     test = tuple(Example(f"/photos/{i}.jpg", turn, "aa", turn) for i in (1, 2) for turn in range(4))

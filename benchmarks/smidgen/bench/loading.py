@@ -97,7 +97,7 @@ def as_markdown(found: Sequence[LoadingRow], head: Sequence[str]) -> str:
         "|---|---:|---:|---:|",
     ]
     for row in found:
-        first, cached = _ratio(row.first_pass_ratio), _ratio(row.cached_ratio)
+        first, cached = row.first_pass_ratio or "", row.cached_ratio or ""
         lines.append(f"| {row.name} | {row.images_per_second:,.0f} | {first} | {cached} |")
     return "\n".join(lines) + "\n"
 
@@ -142,14 +142,6 @@ def _head(images: Images, rounds_count: int) -> list[str]:
         f"{rounds_count} rounds, {now}, commit {source_commit()[:12] or 'unknown'}",
         f"{facts.line()}; load {facts.load_average_1min:.2f}",
     ]
-
-
-def _ratio(ratio: Ratio | None) -> str:
-    if ratio is None:
-        return ""
-    if ratio.low is None or ratio.high is None:
-        return f"{ratio.value:.2f} [few rounds]"
-    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 if __name__ == "__main__":

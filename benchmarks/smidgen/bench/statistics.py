@@ -34,6 +34,11 @@ class Ratio:
         """Whether the interval leaves open which of the two is faster."""
         return self.low is not None and self.high is not None and self.low <= 1.0 <= self.high
 
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.2f} [few rounds]"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 def percentile_ms(samples: Samples, percent: float) -> float | None:
     """The ``percent`` percentile, in ms, over the samples of all rounds; None without samples."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from smidgen.export.errors import ExportError
 from smidgen.export.gate import images_needed
 from smidgen.export.pictures import hash_of_hashes
-from smidgen.export.progress import Progress, SilentProgress
+from smidgen.export.progress import Progress
 from smidgen.export.recipe import ExportRecipe, Format, Scheme
 from smidgen.export.result import ExportedBundle, ExportResult, Failure, is_intact, made_before
 from smidgen.export.source import FloatModel
@@ -32,6 +32,7 @@ from smidgen.runtime.files import output_error, write_bytes
 from smidgen.runtime.manifest import Manifest, Provenance
 from smidgen.runtime.schema import as_mapping
 from smidgen.train.lock import sole_writer
+from smidgen.train.progress import SilentProgress
 from smidgen.train.recipe_toml import dumps
 
 if TYPE_CHECKING:

@@ -26,27 +26,6 @@ class Progress(Protocol):
         """One line that must be seen."""
 
 
-class SilentProgress:
-    """Shows nothing, remembers everything: the fake."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.stages: list[str] = []
-        self.counted = 0
-
-    def start(self, name: str, total: int = 0) -> None:  # noqa: ARG002
-        self.stages.append(name)
-
-    def advance(self, count: int) -> None:
-        self.counted += count
-
-    def finish(self) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 class ConsoleProgress:
     """A line per stage on stderr: name, count, seconds.
 

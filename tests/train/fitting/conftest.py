@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_network import SIDE, tiny_network
 
 from smidgen.train import DataRecipe, Run, ScheduleRecipe, TrainRecipe
 from smidgen.train.backend import select_backend
@@ -36,26 +37,12 @@ NORMALIZATION = Normalization((127.0,) * 3, (128.0,) * 3)
 COUNTS = {"red": 24, "blue": 24, "green": 24}
 
 
-def tiny_network(classes: int) -> Any:
-    """Two blocks with the layer names, BatchNorm and dropout of the real ones."""
-    image = keras.Input((64, 64, 3), name="image")
-    x = keras.layers.Conv2D(4, 3, 4, name="stem_conv")(image)
-    for index in range(2):
-        name = f"block_{index:02d}"
-        x = keras.layers.Conv2D(6, 3, 2, use_bias=False, name=f"{name}_conv")(x)
-        x = keras.layers.BatchNormalization(name=f"{name}_bn", momentum=0.8)(x)
-        x = keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    x = keras.layers.Dropout(0.2, name="dropout")(x)
-    return keras.Model(image, keras.layers.Dense(classes, name="logits")(x))
-
-
 class Bench:
     """A folder of pictures, decoded, and as many Runs on it as wanted."""
 
     def __init__(self, folder: Path, runs: Path, schedule: ScheduleRecipe = SCHEDULE) -> None:
         self.runs = runs
-        self.recipe = TrainRecipe(DataRecipe(str(folder), image_size=64), schedule=schedule)
+        self.recipe = TrainRecipe(DataRecipe(str(folder), image_size=SIDE), schedule=schedule)
         data = self.recipe.data
         inventory = take_inventory(folder, data)
         examples = [item.example for item in inventory.found]

@@ -57,7 +57,7 @@ def as_markdown(found: Sequence[SpeedRow], title: str, reference: str) -> str:
     ]
     for row in found:
         lines.append(
-            f"| {row.name} | {row.images_per_second:,.1f} | {_ratio(row.ratio)} "
+            f"| {row.name} | {row.images_per_second:,.1f} | {row.ratio or ''} "
             f"| {row.first_step_s:.2f} |"
         )
     return "\n".join(lines) + "\n"
@@ -76,11 +76,3 @@ def busiest_wait(contest: Contest) -> float:
 def as_mapping(contest: Contest, setting: Setting) -> dict[str, Any]:
     """All that was measured, for a JSON file."""
     return {"setting": dataclasses.asdict(setting), **dataclasses.asdict(contest)}
-
-
-def _ratio(ratio: Ratio | None) -> str:
-    if ratio is None:
-        return ""
-    if ratio.low is None or ratio.high is None:
-        return f"{ratio.value:.2f} [few rounds]"
-    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"

@@ -17,7 +17,8 @@ from smidgen.train.fitting.material import Material
 from smidgen.train.fitting.objective import Objective
 from smidgen.train.fitting.optimizer import AdamW
 from smidgen.train.fitting.stages import Stage
-from smidgen.train.fitting.steps import Learning, Stepper, stepper
+from smidgen.train.fitting.stepper import stepper
+from smidgen.train.fitting.steps import Learning, Stepper
 from smidgen.train.fitting.teachers import Teachers
 from smidgen.train.fitting.trainee import Trainee, training_copy
 from smidgen.train.fitting.training_loop import Job

@@ -1,4 +1,4 @@
-"""One step of training, compiled for a backend: the Protocol, and what all of them share."""
+"""One step of training: the Protocol, and what its backends share."""
 
 from __future__ import annotations
 
@@ -64,17 +64,6 @@ class Stepper(Protocol):
 
     def set_trained(self, vector: np.ndarray) -> None:
         """Let the trained variables be this ``(P,) float32`` vector."""
-
-
-def stepper(learning: Learning) -> Stepper:
-    """The stepper of the backend that Keras runs on."""
-    if keras.config.backend() == "tensorflow":
-        from smidgen.train.fitting.tensorflow_steps import TensorFlowStepper
-
-        return TensorFlowStepper(learning)
-    from smidgen.train.fitting.jax_steps import JaxStepper
-
-    return JaxStepper(learning)
 
 
 def trained_vector(trainee: Trainee) -> np.ndarray:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from smidgen.runtime.files import output_error
@@ -176,17 +175,6 @@ class TensorBoardSink:
         if not self._is_closed:
             self._is_closed = True
             self._writer.close()
-
-    def __enter__(self) -> TensorBoardSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
         from tensorboardX import summary

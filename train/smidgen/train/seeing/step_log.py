@@ -11,7 +11,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from smidgen.runtime.errors import SchemaError
@@ -62,17 +61,6 @@ class StepLog:
     def close(self) -> None:
         """Every line is in the file; further ones are refused."""
         self._stream.close()
-
-    def __enter__(self) -> StepLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_steps(path: str | os.PathLike[str]) -> tuple[StepMetrics, ...]:
