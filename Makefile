@@ -50,13 +50,13 @@ test-setup: setup
 
 test-fast: setup  ## the tests that take seconds
 	@echo "== fast tests"
-	@$(VENV)/python -m pytest -q -m "not slow"
+	@$(VENV)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: test-setup
 	@echo "== slow tests: they train, convert and measure"
 	@SMIDGEN_TEST_JAX_PYTHON="$(CURDIR)/.venv-jax/bin/python" \
 	SMIDGEN_TEST_MEDIAPIPE_PYTHON="$(CURDIR)/.venv-mediapipe/bin/python" \
-	$(VENV)/python -m pytest -x -v --durations=10 -m slow $(SLOW_ORDER)
+	$(VENV)/python -m pytest -x -v -n 2 --dist loadfile --durations=10 -m slow $(SLOW_ORDER)
 
 e2e: test-setup  ## only the end-to-end tests: the whole line, the wheels on bare devices
 	@$(VENV)/python -m pytest -x -v -m slow tests/end_to_end

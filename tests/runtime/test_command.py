@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -206,14 +205,15 @@ def test_a_terminal_without_unicode(model: str, photo: str) -> None:
 
 
 def test_ctrl_c_is_130(model: str) -> None:
+    """As soon as all is imported, which Python tells on stderr."""
+    program = ["-X", "importtime", "-m", "smidgen.runtime", "bench", model, "--runs", "1000000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "smidgen.runtime", "bench", model, "--runs", "1000000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, *program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    assert process.stderr is not None
     try:
-        time.sleep(1.5)
+        while not (line := process.stderr.readline()).rstrip().endswith("smidgen.runtime.command"):
+            assert line, "it ended"
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=20)
     finally:
