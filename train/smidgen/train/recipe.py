@@ -151,8 +151,8 @@ class ScheduleRecipe:
     ``full_epochs = 0`` leaves the frozen layers as they were.
     """
 
-    head_epochs: int = setting(3, help="epochs of the first stage", low=0, high=10_000)
-    full_epochs: int = setting(8, help="epochs of the second stage", low=0, high=10_000)
+    head_epochs: int = setting(8, help="epochs of the first stage", low=0, high=10_000)
+    full_epochs: int = setting(4, help="epochs of the second stage", low=0, high=10_000)
     head_learning_rate: float = setting(1e-3, help="peak of the first stage", low=1e-8, high=10)
     full_learning_rate: float = setting(1e-4, help="peak of the second stage", low=1e-8, high=10)
     freeze_to: str = setting(
@@ -161,7 +161,7 @@ class ScheduleRecipe:
         "block_12; all: the whole backbone; none; auto: the backbone's own choice",
     )
     feature_views: int = setting(
-        0,
+        4,
         help="first stage: what the frozen layers make of each image is computed once, for this "
         "many augmented views (the first one unchanged), and kept (0: anew in each epoch)",
         low=0,
