@@ -26,6 +26,7 @@ def command_lines(program: str) -> list[str]:
     found = []
     for page in PAGES:
         text = (REPO / page).read_text(encoding="utf-8")
+        text = re.sub(r"\\\n\s*", "", text)  # a command goes on in the next line
         spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
         indented = [line[4:] for line in text.splitlines() if line.startswith("    ")]
         for line in (*spans, *indented):
