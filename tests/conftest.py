@@ -86,7 +86,7 @@ def onnx_model() -> bytes:
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Writes an ONNX Bundle; keyword arguments replace fields of its manifest."""
-    pack = pytest.importorskip("smidgen.export.pack").pack
+    pack = pytest.importorskip("smidgen.export.formats.pack").pack
 
     def make(file: str = "tiny-float32.onnx", **changes: Any) -> Path:
         size = Preprocessing(width=SIDE, height=SIDE)

@@ -96,7 +96,8 @@ def test_light_modules_import_nothing_heavy():
     heavy = {"tensorflow", "keras", "onnx", "onnxruntime", "PIL", "ai_edge_litert", "flatbuffers"}
     program = (
         "import sys, smidgen.export, smidgen.export.recipe, smidgen.export.line, "
-        f"smidgen.export.source, smidgen.export.judge_worker\nprint({heavy!r} & set(sys.modules))"
+        "smidgen.export.source, smidgen.export.gate.judge_worker\n"
+        f"print({heavy!r} & set(sys.modules))"
     )
     assert child(program).stdout.strip() == "set()"
 
@@ -116,7 +117,7 @@ def test_converters_are_silent_on_both_streams():
 
 def test_a_worker_module_is_where_the_judge_looks_for_it():
     done = subprocess.run(
-        [sys.executable, "-m", "smidgen.export.judge_worker", "nowhere.onnx", "task", "out"],
+        [sys.executable, "-m", "smidgen.export.gate.judge_worker", "nowhere.onnx", "task", "out"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smidgen.export.errors import ExportError
-from smidgen.export.gate import images_needed
+from smidgen.export.gate.verdicts import images_needed
 from smidgen.export.pictures import hash_of_hashes
 from smidgen.export.progress import Progress
 from smidgen.export.recipe import ExportRecipe, Format, Scheme
@@ -36,8 +36,8 @@ from smidgen.train.progress import SilentProgress
 from smidgen.train.recipe_toml import dumps
 
 if TYPE_CHECKING:
-    from smidgen.export.conversion import Converter
-    from smidgen.export.verification import Findings, Verifier
+    from smidgen.export.formats.conversion import Converter
+    from smidgen.export.gate.verification import Findings, Verifier
 
 _GENERATION = 1
 """Raised when the same inputs give other files than before, so that old ones are made anew."""
@@ -106,9 +106,9 @@ def _workbench(
     progress: Progress,
     seconds: dict[str, float],
 ) -> Iterator[_Workbench]:
-    from smidgen.export.conversion import Converter
+    from smidgen.export.formats.conversion import Converter
+    from smidgen.export.gate.verification import REFERENCE_FILE, Verifier
     from smidgen.export.synthetic import synthetic_pictures
-    from smidgen.export.verification import REFERENCE_FILE, Verifier
 
     try:
         for left in folder.glob(".export-*"):  # of an export that was killed
@@ -135,7 +135,7 @@ def _workbench(
 
 def _make(bench: _Workbench, pair: tuple[Format, Scheme]) -> ExportedBundle:
     """Convert, pack, judge and name one Bundle. Raises ExportError, RuntimeRoomError."""
-    from smidgen.export.pack import pack, with_findings
+    from smidgen.export.formats.pack import pack, with_findings
 
     form, scheme = pair
     converter = bench.converter
@@ -195,7 +195,7 @@ def _result(
 def _manifest(
     converter: Converter, model: bytes, stem: str, pair: tuple[Format, Scheme]
 ) -> Manifest:
-    from smidgen.export.conversion import oldest_runtime, tensor_specs
+    from smidgen.export.formats.conversion import oldest_runtime, tensor_specs
 
     source, (form, scheme) = converter.source, pair
     image, scores = tensor_specs(source, form, scheme)

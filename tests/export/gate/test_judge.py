@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from smidgen.export.errors import CandidateFailed
-from smidgen.export.judge import Judge, keep_scores, kept_scores
+from smidgen.export.gate.judge import Judge, keep_scores, kept_scores
 from smidgen.export.pictures import Picture
 
 NOTHING = Path("toy.tflite")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smidgen.export.errors import GateError
-from smidgen.export.gate import FLOAT_PARITY, Limits, Pairs, judge_scores
-from smidgen.export.judge import Judge, keep_scores, kept_scores, reference_scores
+from smidgen.export.gate.judge import Judge, keep_scores, kept_scores, reference_scores
+from smidgen.export.gate.verdicts import FLOAT_PARITY, Limits, Pairs, judge_scores
 from smidgen.export.pictures import Picture
 from smidgen.export.progress import Progress, stage
 from smidgen.export.recipe import ExportRecipe

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from smidgen.export.errors import GateError
-from smidgen.export.gate import (
+from smidgen.export.gate.verdicts import (
     Z_95,
     Limits,
     Pairs,

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from smidgen.export.conversion import Converter
+from smidgen.export.formats.conversion import Converter
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import ChannelNormalization, FloatModel
 from smidgen.runtime.manifest import Preprocessing

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.export import to_onnx, to_tflite
 from smidgen.export.calibration import Calibration, choose
-from smidgen.export.deploy_graph import INPUT_NAME, OUTPUT_NAME, pixel_code
 from smidgen.export.errors import FoldError
-from smidgen.export.fold import fold_batch_norms
+from smidgen.export.formats import to_onnx, to_tflite
+from smidgen.export.formats.tflite_file import minimum_runtime, read_model
+from smidgen.export.graphs.deploy_graph import INPUT_NAME, OUTPUT_NAME, pixel_code
+from smidgen.export.graphs.fold import fold_batch_norms
 from smidgen.export.progress import Progress, stage
 from smidgen.export.recipe import ExportRecipe, Format, Scheme
 from smidgen.export.source import FloatModel
-from smidgen.export.tflite_file import minimum_runtime, read_model
 from smidgen.runtime.manifest import TensorSpec
 
 _FOLD_TOLERANCE = 1e-4
@@ -62,7 +62,7 @@ class Converter:
             code = pixel_code(normalization)
             if scheme == "float32":
                 return to_onnx.finish(to_onnx.with_float_entry(core, code))
-            from smidgen.export.quantize_onnx import quantize_core
+            from smidgen.export.formats.quantize_onnx import quantize_core
 
             return quantize_core(core, code, self.calibration, self.progress.advance)
 

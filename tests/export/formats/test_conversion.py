@@ -10,17 +10,17 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from smidgen.export.conversion import Converter, _check_fold
-from smidgen.export.deploy_graph import PixelCode, pixel_code
 from smidgen.export.errors import ConversionError, FoldError
-from smidgen.export.fold import fold_batch_norms
-from smidgen.export.judge import reference_scores
+from smidgen.export.formats.conversion import Converter, _check_fold
+from smidgen.export.formats.tflite_file import metadata_entries, operators, read_model, write_model
+from smidgen.export.formats.to_onnx import finish
+from smidgen.export.formats.to_tflite import check_int8
+from smidgen.export.gate.judge import reference_scores
+from smidgen.export.graphs.deploy_graph import PixelCode, pixel_code
+from smidgen.export.graphs.fold import fold_batch_norms
 from smidgen.export.pictures import pixel_batches
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import ChannelNormalization
-from smidgen.export.tflite_file import metadata_entries, operators, read_model, write_model
-from smidgen.export.to_onnx import finish
-from smidgen.export.to_tflite import check_int8
 from smidgen.train.progress import SilentProgress
 
 PER_CHANNEL = ChannelNormalization.of((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -135,7 +135,7 @@ def test_tflite_buffers_are_aligned(files):
 
 
 def test_a_file_without_weights_is_refused(float_model):
-    from smidgen.export.to_tflite import _check_size
+    from smidgen.export.formats.to_tflite import _check_size
 
     class Empty:
         buffers = ()

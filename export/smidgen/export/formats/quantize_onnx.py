@@ -28,10 +28,10 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from smidgen.export.calibration import Calibration
-from smidgen.export.deploy_graph import PixelCode
 from smidgen.export.errors import ConversionError
+from smidgen.export.formats.to_onnx import IR_VERSION, PLANES_NAME, finish, with_quantized_entry
+from smidgen.export.graphs.deploy_graph import PixelCode
 from smidgen.export.tensorflow_backend import captured_output
-from smidgen.export.to_onnx import IR_VERSION, PLANES_NAME, finish, with_quantized_entry
 from smidgen.runtime.errors import SmidgenError
 
 _QUANTIZED_OPERATORS = [

@@ -15,9 +15,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from smidgen.export import tflite_file
 from smidgen.export.calibration import Calibration
-from smidgen.export.deploy_graph import (
+from smidgen.export.errors import ConversionError
+from smidgen.export.formats import tflite_file
+from smidgen.export.graphs.deploy_graph import (
     INPUT_NAME,
     OUTPUT_NAME,
     PixelCode,
@@ -25,7 +26,6 @@ from smidgen.export.deploy_graph import (
     pixel_graph,
     quantizable_graph,
 )
-from smidgen.export.errors import ConversionError
 from smidgen.export.source import ChannelNormalization
 from smidgen.export.tensorflow_backend import captured_output, tf
 from smidgen.runtime.errors import SmidgenError

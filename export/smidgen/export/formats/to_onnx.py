@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from smidgen.export.deploy_graph import (
+from smidgen.export.errors import ConversionError
+from smidgen.export.graphs.deploy_graph import (
     INPUT_NAME,
     OUTPUT_NAME,
     PixelCode,
     quantizable_graph,
 )
-from smidgen.export.errors import ConversionError
 from smidgen.export.source import ChannelNormalization
 from smidgen.export.tensorflow_backend import captured_output, tf
 from smidgen.runtime.errors import SmidgenError

@@ -24,7 +24,7 @@ from smidgen.export.source import ChannelNormalization
 from smidgen.runtime.files import replacing
 from smidgen.runtime.manifest import Preprocessing
 
-WORKER = (sys.executable, "-P", "-m", "smidgen.export.judge_worker")
+WORKER = (sys.executable, "-P", "-m", "smidgen.export.gate.judge_worker")
 STALL_SECONDS = 300.0
 _BATCH = 32
 

@@ -18,9 +18,9 @@ import zipfile
 
 import onnx
 
-from smidgen.export import tflite_file
 from smidgen.export.errors import MetadataError
-from smidgen.export.tflite_metadata import ENTRY_NAME, metadata_buffer
+from smidgen.export.formats import tflite_file
+from smidgen.export.formats.tflite_metadata import ENTRY_NAME, metadata_buffer
 from smidgen.runtime.bundle import onnx_properties, payload_of, payload_sha256
 from smidgen.runtime.errors import BundleError
 from smidgen.runtime.manifest import (

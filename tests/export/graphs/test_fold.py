@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smidgen.export.errors import FoldError
-from smidgen.export.fold import fold_batch_norms
+from smidgen.export.graphs.fold import fold_batch_norms
 
 
 def test_folded_network_has_equal_outputs_and_no_norms(small_network):

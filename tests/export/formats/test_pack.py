@@ -16,9 +16,9 @@ from flatbuffers.table import Table
 from onnx import TensorProto, helper
 
 from smidgen.export.errors import MetadataError
-from smidgen.export.pack import pack, with_findings
-from smidgen.export.tflite_file import metadata_entries, read_model, write_model
-from smidgen.export.tflite_metadata import ENTRY_NAME, metadata_buffer
+from smidgen.export.formats.pack import pack, with_findings
+from smidgen.export.formats.tflite_file import metadata_entries, read_model, write_model
+from smidgen.export.formats.tflite_metadata import ENTRY_NAME, metadata_buffer
 from smidgen.runtime.bundle import Bundle, payload_sha256
 from smidgen.runtime.errors import BundleError
 from smidgen.runtime.manifest import Manifest, Preprocessing, Provenance, TensorSpec, Verdict

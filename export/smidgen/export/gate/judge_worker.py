@@ -1,4 +1,4 @@
-"""The process that runs one candidate: ``python -m smidgen.export.judge_worker BUNDLE TASK OUT``.
+"""Runs one candidate: ``python -m smidgen.export.gate.judge_worker BUNDLE TASK OUT``.
 
 Uses nothing but ``smidgen.runtime``, as a device does; a model file that kills the interpreter
 kills this process alone. ``TASK`` is a JSON file with

@@ -1,0 +1,1 @@
+"""Model files: TFLite and ONNX, and the manifest inside them."""

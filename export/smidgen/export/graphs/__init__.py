@@ -1,0 +1,1 @@
+"""The network as Keras graphs that are converted."""
