@@ -67,16 +67,20 @@ def choose(
             f"{len(pool)}: add training images (--images FOLDER for a pretrained model), or export "
             'schemes = ["float32"]'
         )
+    chosen = sorted(in_turn(pool)[:count], key=lambda picture: picture.sha256)
+    return Calibration(tuple(chosen), preprocessing)
+
+
+def in_turn(pool: Sequence[Picture]) -> list[Picture]:
+    """All of ``pool``, one of each class in turn, in the order of their hashes."""
     by_class: dict[int | None, list[Picture]] = defaultdict(list)
     for picture in sorted(pool, key=lambda picture: picture.sha256):
         by_class[picture.label].append(picture)
     queues = [
         by_class[label] for label in sorted(by_class, key=lambda label: (label is None, label))
     ]
-    longest = max(len(queue) for queue in queues)
-    in_turn = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
-    chosen = sorted(in_turn[:count], key=lambda picture: picture.sha256)
-    return Calibration(tuple(chosen), preprocessing)
+    longest = max(map(len, queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
 
 
 def refuse_held_out(pool: Sequence[Picture], held_out: Sequence[Picture]) -> None:

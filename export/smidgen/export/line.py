@@ -23,13 +23,13 @@ from smidgen.export.errors import ExportError
 from smidgen.export.gate.verdicts import images_needed
 from smidgen.export.pictures import hash_of_hashes
 from smidgen.export.progress import Progress
-from smidgen.export.recipe import ExportRecipe, Format, Scheme
+from smidgen.export.recipe import ExportRecipe, Format
 from smidgen.export.result import ExportedBundle, ExportResult, Failure, is_intact, made_before
 from smidgen.export.source import FloatModel
 from smidgen.export.versions import toolchain_versions
 from smidgen.runtime.errors import OutputError, RuntimeRoomError
 from smidgen.runtime.files import output_error, write_bytes
-from smidgen.runtime.manifest import Manifest, Provenance
+from smidgen.runtime.manifest import Manifest, Provenance, Scheme
 from smidgen.runtime.schema import as_mapping
 from smidgen.train.lock import sole_writer
 from smidgen.train.progress import SilentProgress

@@ -17,6 +17,7 @@ from smidgen.runtime.errors import ImageError
 from smidgen.runtime.files import sha256_of_file
 from smidgen.runtime.manifest import Preprocessing
 from smidgen.runtime.preprocessing import load_pixels
+from smidgen.train.data import Example
 from smidgen.train.data.scan import IMAGE_SUFFIXES, is_image
 
 
@@ -63,6 +64,11 @@ class Picture:
         except ImageError as error:
             raise SourceError(f"{self.path} cannot be used ({error})") from error
         return np.ascontiguousarray(np.rot90(pixels, self.turn))
+
+
+def picture_of(example: Example) -> Picture:
+    """An image of a data set as a picture."""
+    return Picture(example.path, example.sha256, example.label, example.turn)
 
 
 def pixel_batches(

@@ -16,8 +16,8 @@ class Progress(Protocol):
     def start(self, name: str, total: int = 0) -> None:
         """A stage begins; ``total`` counts its images, 0 where it has none."""
 
-    def advance(self, count: int) -> None:
-        """``count`` more images of the stage are done."""
+    def advance(self, count: int, detail: str = "") -> None:
+        """``count`` more images of the stage are done; ``detail`` is shown beside the count."""
 
     def finish(self) -> None:
         """The stage is over."""
@@ -39,14 +39,16 @@ class ConsoleProgress:
         )
         self._redraws = self._stream.isatty()
         self._name, self._total, self._done, self._began, self._drawn = "", 0, 0, 0.0, 0.0
+        self._detail = ""
 
     def start(self, name: str, total: int = 0) -> None:
         self._name, self._total, self._done = name, total, 0
-        self._began = time.monotonic()
+        self._began, self._detail = time.monotonic(), ""
         self._draw(final=False)
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, detail: str = "") -> None:
         self._done += count
+        self._detail = detail
         if time.monotonic() - self._drawn > 0.1:
             self._draw(final=False)
 
@@ -65,6 +67,7 @@ class ConsoleProgress:
         count = f" {self._done}/{self._total}" if self._total else ""
         seconds = self._drawn - self._began
         line = f"export  {self._name:<34}{count:>12} {seconds:7.1f} s"
+        line += f"  {self._detail}" if self._detail else ""
         self._write(("\r\x1b[K" if self._redraws else "") + line + ("\n" if final else ""))
 
     def _write(self, text: str) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from smidgen.runtime.errors import SchemaError
+from smidgen.runtime.manifest import Scheme
 from smidgen.runtime.schema import setting
 
 Format = Literal["tflite", "onnx"]
-Scheme = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,10 @@ class ExportRecipe:
 
     formats: tuple[Format, ...] = setting(("tflite", "onnx"), help="model file formats to write")
     schemes: tuple[Scheme, ...] = setting(
-        ("float32", "int8"), help="number formats: float32, or int8 weights and activations"
+        ("float32", "int8"),
+        help="number formats: float32; float16 weights; int8 weights (dynamic: with activations "
+        "quantized as they come; weights-int8: made float again); int8 weights and activations; "
+        "int16x8: int16 activations",
     )
     calibration_images: int = setting(
         200,
@@ -50,3 +53,75 @@ class ExportRecipe:
                 )
         if "/" in self.name or "\\" in self.name or self.name.startswith("."):
             raise SchemaError(f"export.name = {self.name!r}: expected a file name without folders")
+
+
+@dataclass(frozen=True)
+class QuantizationRecipe:
+    """How int8 files get their scales, zero points and integers: the ``[quantization]`` table."""
+
+    calibrator: Literal["min-max", "percentile", "entropy", "mse"] = setting(
+        "mse",
+        help="how a range is chosen from the activations seen: all of them, a percentile, least "
+        "information lost (KL), or least square error",
+    )
+    percentile: float = setting(
+        99.99, help="of calibrator percentile: share of values inside", low=50, high=100
+    )
+    weights: Literal["per-channel", "per-tensor"] = setting(
+        "per-channel", help="a scale for each output channel, or one for the whole kernel"
+    )
+    equalize: bool = setting(
+        True, help="scale channels against each other, function unchanged, so that ranges are alike"
+    )
+    bias_correction: bool = setting(
+        True, help="shift biases by the mean error that quantization makes in each channel"
+    )
+    float_layers: tuple[str, ...] = setting((), help="names of layers that stay float32")
+
+
+@dataclass(frozen=True)
+class ChannelsRecipe:
+    """Structured pruning: whole channels go, the network gets smaller and faster ([channels])."""
+
+    keep: float = setting(
+        1.0, help="share of multiply-adds to keep by removing channels (1: off)", low=0.05, high=1
+    )
+    criterion: Literal["taylor", "bn-scale", "l2"] = setting(
+        "taylor", help="which channels matter: loss change, batch norm scale, or kernel norm"
+    )
+    steps: int = setting(3, help="prune and tune by turns, in this many steps", low=1, high=50)
+    epochs: int = setting(4, help="tuning epochs after each step", low=0, high=1000)
+    learning_rate: float = setting(3e-4, help="peak of the tuning", low=0, high=10)
+
+
+@dataclass(frozen=True)
+class SparsityRecipe:
+    """Magnitude pruning: single weights become zero; only the zipped file shrinks ([sparsity])."""
+
+    share: float = setting(
+        0.0, help="share of zero weights in each kernel (0: off)", low=0, high=0.99
+    )
+    pattern: Literal["single", "2:4", "block-1x16"] = setting(
+        "single", help="single weights; 2 of each 4 in a row; blocks of 16 output channels"
+    )
+    epochs: int = setting(4, help="tuning epochs while weights are removed", low=1, high=1000)
+    learning_rate: float = setting(1e-4, help="peak of the tuning", low=0, high=10)
+
+
+@dataclass(frozen=True)
+class ClusteringRecipe:
+    """Weight clustering: few distinct weights in each kernel; the zipped file shrinks."""
+
+    clusters: int = setting(0, help="distinct weights in each kernel (0: off)", low=0, high=256)
+    epochs: int = setting(2, help="tuning epochs with clustered weights", low=0, high=1000)
+    learning_rate: float = setting(1e-5, help="peak of the tuning", low=0, high=10)
+
+
+@dataclass(frozen=True)
+class QatRecipe:
+    """Quantization-aware training: int8's rounding is learnt with ([qat])."""
+
+    epochs: int = setting(
+        0, help="epochs of quantization-aware training (0: off)", low=0, high=1000
+    )
+    learning_rate: float = setting(1e-5, help="peak of the training", low=0, high=10)

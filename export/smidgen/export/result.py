@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smidgen.export.recipe import Format, Scheme
+from smidgen.export.recipe import Format
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.errors import RuntimeRoomError, SchemaError
 from smidgen.runtime.files import write_text
-from smidgen.runtime.manifest import Verdict
+from smidgen.runtime.manifest import Scheme, Verdict
 from smidgen.runtime.schema import as_mapping, build
 
 REPORT_FILE = "export.json"

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smidgen.export.errors import SourceError
-from smidgen.export.pictures import Picture, hash_of_hashes, scan_unlabelled
+from smidgen.export.pictures import Picture, hash_of_hashes, picture_of, scan_unlabelled
 from smidgen.runtime.files import sha256_of_file
 from smidgen.runtime.manifest import Preprocessing
 from smidgen.train.errors import WeightsError
 
 if TYPE_CHECKING:
-    from smidgen.train.data import Example
+    from smidgen.train.data import Dataset
     from smidgen.train.models.backbones import BackboneName
+    from smidgen.train.recipe import TrainRecipe
     from smidgen.train.run import Run
 
 _FEWEST_UNLABELLED = 20
@@ -39,13 +40,21 @@ class ChannelNormalization:
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """What a network may be tuned on: the recipe it was trained with, and its images."""
+
+    recipe: TrainRecipe
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
 class FloatModel:
     """A float model with everything that its Bundles must say, and the images to verify them on.
 
     ``load`` returns a functional Keras model on the TensorFlow backend: normalised
     ``(N, H, W, 3) float32`` to logits ``(N, classes) float32``. Held-out pictures without labels
     are judged against the model's own answers. Where there are no pictures at all, synthetic ones
-    are used, and int8 is refused.
+    are used, and int8 is refused. Where ``training`` is None it cannot be tuned.
     """
 
     name: str
@@ -59,6 +68,7 @@ class FloatModel:
     data_sha256: str
     calibration_pool: tuple[Picture, ...] = ()
     held_out: tuple[Picture, ...] = ()
+    training: TrainingData | None = None
     recipe_toml: str = ""
     commit: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -104,8 +114,9 @@ def from_run(run: Run) -> FloatModel:
         load=load,
         weights_sha256=sha256_of_file(weights),
         data_sha256=dataset.sha256,
-        calibration_pool=tuple(map(_picture, dataset.train)),
-        held_out=tuple(map(_picture, dataset.test)),
+        calibration_pool=tuple(map(picture_of, dataset.train)),
+        held_out=tuple(map(picture_of, dataset.test)),
+        training=TrainingData(run.recipe, dataset),
         recipe_toml=(run.folder / "recipe.toml").read_text(encoding="utf-8"),
         commit=str(provenance.get("commit", "")),
         versions={key: str(value) for key, value in provenance.get("versions", {}).items()},
@@ -157,10 +168,6 @@ def from_pretrained(
         calibration_pool=pool,
         held_out=held_out,
     )
-
-
-def _picture(example: Example) -> Picture:
-    return Picture(example.path, example.sha256, example.label, example.turn)
 
 
 def _weights_sha256(network: Any) -> str:

@@ -25,6 +25,11 @@ ONNX_MANIFEST_HASH_KEY = "smidgen.manifest_sha256"
 
 VerdictWord = Literal["pass", "fail", "undecided"]
 
+Scheme = Literal["float32", "float16", "dynamic", "weights-int8", "int8", "int16x8"]
+"""Number formats: float32; float16 weights; int8 weights with activations quantized as they come
+(dynamic); int8 weights that are made float again (weights-int8); int8 weights and activations;
+int8 weights with int16 activations."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -115,6 +120,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class PassRecord:
+    """One step that changed the trained network on its way into the file, and what it found."""
+
+    name: str = setting(help="channels, sparsity, clustering, qat, quantize ...")
+    facts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where the file comes from: enough to make it again."""
 
@@ -126,6 +139,7 @@ class Provenance:
     data_sha256: str = setting(help="SHA-256 over the content hashes of all images used")
     calibration_sha256: str = ""
     calibration_images: int = 0
+    passes: tuple[PassRecord, ...] = setting((), help="what changed the network, in order")
     commit: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -136,7 +150,7 @@ class Manifest:
 
     name: str
     model_format: Literal["tflite", "onnx"]
-    scheme: Literal["float32", "int8"]
+    scheme: Scheme
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     input: TensorSpec

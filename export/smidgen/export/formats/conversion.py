@@ -15,9 +15,9 @@ from smidgen.export.formats.tflite_file import minimum_runtime, read_model
 from smidgen.export.graphs.deploy_graph import INPUT_NAME, OUTPUT_NAME, pixel_code
 from smidgen.export.graphs.fold import fold_batch_norms
 from smidgen.export.progress import Progress, stage
-from smidgen.export.recipe import ExportRecipe, Format, Scheme
+from smidgen.export.recipe import ExportRecipe, Format
 from smidgen.export.source import FloatModel
-from smidgen.runtime.manifest import TensorSpec
+from smidgen.runtime.manifest import Scheme, TensorSpec
 
 _FOLD_TOLERANCE = 1e-4
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +41,15 @@ from smidgen.train.recipe import TrainRecipe
 
 @dataclass(frozen=True)
 class Student:
-    """A network as ``models.network.build`` makes it, and what it is trained with."""
+    """A network as ``models.network.build`` makes it, and what it is trained with.
+
+    ``copied`` makes what is trained in its place, from the network and the recipe's precision.
+    """
 
     network: Any
     normalization: Normalization
     teachers: Teachers | None = None
+    copied: Callable[[Any, str], Any] = training_copy
 
 
 class Session:
@@ -62,13 +68,17 @@ class Session:
         self._material = material
         self._cache = cache
         self._progress = progress
-        self.copy = training_copy(student.network, recipe.schedule.precision)
-        self._boundary = freeze_boundary(student.network, recipe.schedule.freeze_to, recipe.model)
+        self.copy = student.copied(student.network, recipe.schedule.precision)
         self.augmentation = self._policy(recipe)
         layers, mix = self.augmentation.layers, self.augmentation.mix
         self._whole = Trainee(self.copy, student.normalization, layers, mix)
         self.variables = list(self._whole.variables)
         self._validation = material.answered("validation", recipe.schedule.batch_size)
+
+    @cached_property
+    def _boundary(self) -> Any:
+        schedule, model = self._recipe.schedule, self._recipe.model
+        return freeze_boundary(self._student.network, schedule.freeze_to, model)
 
     def job(self, stage: Stage) -> Job:
         """One stage on the network as it is now."""

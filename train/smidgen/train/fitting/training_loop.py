@@ -36,6 +36,7 @@ class Job:
     """One stage, ready to be trained.
 
     ``class_weights``: ``(C,) float32``, what an image of each class counts in the loss.
+    ``before_step`` is called with the number of each step of the stage, counted from 0.
     """
 
     stage: Stage
@@ -43,6 +44,7 @@ class Job:
     feed: Feed
     validation: HeldOut
     class_weights: np.ndarray
+    before_step: Callable[[int], None] = lambda _: None
 
 
 class Done(NamedTuple):
@@ -175,6 +177,7 @@ class TrainingLoop:
         for step, pixels, labels in job.feed.epoch(epoch, done.steps):
             rate = self._rate(job, epoch, step)
             batch = Batch(pixels, classes[labels], job.class_weights[labels])
+            job.before_step(self._stage_step(job, epoch, step))
             is_update = (self._stage_step(job, epoch, step) + 1) % self._accumulate == 0
             result = job.stepper.step(batch, rate, is_update)
             if waiting is not None:
