@@ -1,7 +1,8 @@
 """Command-line flags made from the recipe dataclasses: a setting is defined once, there.
 
 A flag is its key with dashes (``image_size`` -> ``--image-size``). A key that stands in several
-tables is told apart by its table (``--data-seed``, ``--schedule-seed``), in every command alike.
+tables is told apart by its table (``--data-seed``, ``--schedule-seed``), in every command alike;
+some settings name their flag themselves.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def flags_of(tables: Sequence[str]) -> tuple[Flag, ...]:
         hints = typing.get_type_hints(TABLES[table])
         for field in dataclasses.fields(TABLES[table]):
             name = field.name if keys[field.name] == 1 else f"{table}_{field.name}"
-            option = "--" + name.replace("_", "-")
+            option = field.metadata.get("flag") or "--" + name.replace("_", "-")
             flags.append(Flag(table, field.name, option, hints[field.name], field))
     return tuple(flags)
 

@@ -67,7 +67,7 @@ class QuantizationRecipe:
     percentile: float = setting(
         99.99, help="of calibrator percentile: share of values inside", low=50, high=100
     )
-    weights: Literal["per-channel", "per-tensor"] = setting(
+    weight_scales: Literal["per-channel", "per-tensor"] = setting(
         "per-channel", help="a scale for each output channel, or one for the whole kernel"
     )
     equalize: bool = setting(
@@ -84,12 +84,22 @@ class ChannelsRecipe:
     """Structured pruning: whole channels go, the network gets smaller and faster ([channels])."""
 
     keep: float = setting(
-        1.0, help="share of multiply-adds to keep by removing channels (1: off)", low=0.05, high=1
+        1.0,
+        help="share of multiply-adds to keep by removing channels (1: off)",
+        low=0.05,
+        high=1,
+        flag="--keep-channels",
     )
     criterion: Literal["taylor", "bn-scale", "l2"] = setting(
         "taylor", help="which channels matter: loss change, batch norm scale, or kernel norm"
     )
-    steps: int = setting(3, help="prune and tune by turns, in this many steps", low=1, high=50)
+    steps: int = setting(
+        3,
+        help="prune and tune by turns, in this many steps",
+        low=1,
+        high=50,
+        flag="--channels-steps",
+    )
     epochs: int = setting(4, help="tuning epochs after each step", low=0, high=1000)
     learning_rate: float = setting(3e-4, help="peak of the tuning", low=0, high=10)
 
@@ -99,7 +109,11 @@ class SparsityRecipe:
     """Magnitude pruning: single weights become zero; only the zipped file shrinks ([sparsity])."""
 
     share: float = setting(
-        0.0, help="share of zero weights in each kernel (0: off)", low=0, high=0.99
+        0.0,
+        help="share of zero weights in each kernel (0: off)",
+        low=0,
+        high=0.99,
+        flag="--sparsity",
     )
     pattern: Literal["single", "2:4", "block-1x16"] = setting(
         "single", help="single weights; 2 of each 4 in a row; blocks of 16 output channels"

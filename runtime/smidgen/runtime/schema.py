@@ -26,9 +26,13 @@ def setting(
     help: str,
     low: Optional[float] = None,
     high: Optional[float] = None,
+    flag: Optional[str] = None,
 ) -> Any:
-    """A dataclass field with its one-line description and, for numbers, its inclusive range."""
-    metadata = {"help": help, "low": low, "high": high}
+    """A dataclass field with its one-line description and, for numbers, its inclusive range.
+
+    ``flag``: the command line's name for it, where that is not the field's own.
+    """
+    metadata = {"help": help, "low": low, "high": high, "flag": flag}
     return dataclasses.field(default=default, metadata=metadata)
 
 
