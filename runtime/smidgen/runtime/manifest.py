@@ -1,10 +1,14 @@
 """The Manifest: what a Bundle says about itself, as frozen dataclasses and as JSON.
 
-Format (version 1): one UTF-8 JSON object with sorted keys, no insignificant white space. In a
+Format (version 2): one UTF-8 JSON object with sorted keys, no insignificant white space. In a
 ``.tflite`` Bundle it is the file ``smidgen.json`` in the zip archive appended to the model, beside
 the standard ``labels.txt``; in an ``.onnx`` Bundle the ``metadata_props`` entry
 ``smidgen.manifest``, with the SHA-256 of its UTF-8 text under ``smidgen.manifest_sha256``.
 Unknown keys are an error: a newer manifest needs a newer runtime, and is told so.
+
+Whatever adds a key or a choice raises ``FORMAT_VERSION`` with the next release, and gives the key a
+default, so that every older version still reads. Version 2 added ``provenance.passes``, the schemes
+beside float32 and int8, and what the Verdict says beyond top-1.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Literal, Optional
 from smidgen.runtime.errors import NotABundle, SchemaError
 from smidgen.runtime.schema import as_mapping, build, setting
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "smidgen.json"
 LABELS_FILE = "labels.txt"
 ONNX_MANIFEST_KEY = "smidgen.manifest"
@@ -96,12 +100,47 @@ class GoldenSample:
 
 
 @dataclass(frozen=True)
+class PairedDrop:
+    """A share of the images for both files: the reference's minus this file's, in points.
+
+    ``drop_low_points`` and ``drop_high_points`` are the ends of its 95 % interval for pairs.
+    """
+
+    reference_percent: float
+    percent: float
+    drop_points: float
+    drop_low_points: float
+    drop_high_points: float
+
+
+@dataclass(frozen=True)
+class ClassAnswers:
+    """Both files on the images of one class: how many there are, how many each has right."""
+
+    label: str
+    images: int
+    reference_right: int
+    right: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the accuracy-regression gate measured: this file against the float model, in pairs.
 
     ``drop_points`` is the reference's top-1 minus this file's, in percentage points (negative:
     better), with its 95 % confidence interval for paired answers. ``truth`` says what an answer was
     compared with: the images' labels, or (where there are none) the reference's own answers.
+
+    The rest is None in files of format version 1, and where it does not apply. Of the
+    ``changed_answers``, ``lost`` were right only before and ``gained`` only now; ``mcnemar_p`` and
+    ``mcnemar_mid_p`` are two-sided p-values of the exact McNemar test, that losses and gains are
+    equally likely. ``images_to_decide``: about how many images would decide an undecided gate.
+    ``distinct_images``: given where pictures repeat (turned); then interval and p-values take the
+    answers on one picture for dependent, and ``design_effect`` answers count as one. ``top5`` is
+    there for ten classes and more. ``worst_class`` lost the largest share of its images;
+    only the ``classes_compared`` classes with 20 images or more can be named.
+    ``confidence_shift_points`` is this file's mean top score minus the reference's, in percentage
+    points; the calibration errors are expected calibration errors over 15 bins, 0..100.
     """
 
     verdict: VerdictWord
@@ -117,6 +156,19 @@ class Verdict:
     max_score_difference: float
     truth: Literal["labels", "reference"] = "labels"
     engine: str = ""
+    lost: Optional[int] = None
+    gained: Optional[int] = None
+    mcnemar_p: Optional[float] = None
+    mcnemar_mid_p: Optional[float] = None
+    images_to_decide: Optional[int] = None
+    distinct_images: Optional[int] = None
+    design_effect: Optional[float] = None
+    top5: Optional[PairedDrop] = None
+    worst_class: Optional[ClassAnswers] = None
+    classes_compared: Optional[int] = None
+    confidence_shift_points: Optional[float] = None
+    reference_calibration_error_percent: Optional[float] = None
+    calibration_error_percent: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -166,10 +218,12 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The manifest as canonical JSON: equal manifests give equal bytes."""
-        return json.dumps(
-            as_mapping(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
+        """The manifest as canonical JSON: equal manifests give equal bytes.
+
+        It is of today's version, whichever was read: it has today's keys.
+        """
+        mapping = {**as_mapping(self), "format_version": FORMAT_VERSION}
+        return json.dumps(mapping, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
