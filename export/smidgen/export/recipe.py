@@ -1,8 +1,8 @@
-"""Everything that decides what export makes of a float model: the ``[export]`` recipe table."""
+"""Everything that decides what export makes of a float model: six tables of a recipe file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from smidgen.runtime.errors import SchemaError
@@ -39,6 +39,18 @@ class ExportRecipe:
         low=0,
         high=100,
     )
+    ends: Literal["uint8", "int8", "float32"] = setting(
+        "uint8",
+        help="what an int8 .tflite takes and gives (uint8: every client; int8: bare integer "
+        "kernels; float32: pixels 0..255 in, probabilities out)",
+    )
+    targets: tuple[str, ...] = setting(
+        (),
+        help="runtimes that every file must fit: litert, tflite-runtime, onnxruntime, each with "
+        "==VERSION if wanted; tflite-micro; edgetpu-ready",
+        flag="--for",
+    )
+    c_header: bool = setting(False, help="also write a C header of each int8 .tflite, for firmware")
     undecided: Literal["warn", "fail"] = setting(
         "warn", help="what to do where the held-out images are too few to tell pass from fail"
     )
@@ -77,6 +89,12 @@ class QuantizationRecipe:
         True, help="shift biases by the mean error that quantization makes in each channel"
     )
     float_layers: tuple[str, ...] = setting((), help="names of layers that stay float32")
+    mixed: int = setting(
+        0,
+        help="how many more layers stay float32: those that cost the most accuracy",
+        low=0,
+        high=1000,
+    )
 
 
 @dataclass(frozen=True)
@@ -139,3 +157,42 @@ class QatRecipe:
         0, help="epochs of quantization-aware training (0: off)", low=0, high=1000
     )
     learning_rate: float = setting(1e-5, help="peak of the training", low=0, high=10)
+
+
+@dataclass(frozen=True)
+class BudgetRecipe:
+    """What the one file looked for may cost ([budget]); without a limit nothing is looked for."""
+
+    max_ms: float = setting(
+        0.0, help="median latency of one inference, one thread, in ms (0: no limit)", low=0
+    )
+    max_bytes: int = setting(0, help="bytes of the file (0: no limit)", low=0)
+    on: str = setting("local", help="the device that the latency is of")
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is anything to look for."""
+        return bool(self.max_ms or self.max_bytes)
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """Everything that decides what export makes of one float model."""
+
+    export: ExportRecipe = field(default_factory=ExportRecipe)
+    quantization: QuantizationRecipe = field(default_factory=QuantizationRecipe)
+    channels: ChannelsRecipe = field(default_factory=ChannelsRecipe)
+    sparsity: SparsityRecipe = field(default_factory=SparsityRecipe)
+    clustering: ClusteringRecipe = field(default_factory=ClusteringRecipe)
+    qat: QatRecipe = field(default_factory=QatRecipe)
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The passes that change the network, in their order, by the names of their tables."""
+        wanted = {
+            "channels": self.channels.keep < 1,
+            "sparsity": self.sparsity.share > 0 or self.sparsity.pattern == "2:4",
+            "clustering": self.clustering.clusters > 0,
+            "qat": self.qat.epochs > 0,
+        }
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)

@@ -1,0 +1,1 @@
+"""The budget ladder: remedies from the cheapest up, until a file fits budget and gate."""
