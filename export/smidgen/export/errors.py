@@ -5,7 +5,12 @@
         ├── SourceError           the float model or its images are not there or not usable
         │   └── BackendError      Keras runs on another backend than TensorFlow in this process
         ├── FoldError             a BatchNorm that cannot be folded into the layer before it
+        ├── PruningError          no channels can be removed, or not as many as were asked for
+        ├── CopyError             a layer has no counterpart in tf_keras, or a copy answers otherwise
+        ├── StructureError        zeros or clusters are not there, or the network cannot take them
         ├── ConversionError       a converter failed, or its file is not what was asked for
+        │   ├── PairingError      the float and the integer TFLite file are not one network
+        │   └── TargetError       the file does not run in the runtime that it was asked for
         ├── CalibrationError      too few images, or one of them is held out for the gate
         ├── MetadataError         the manifest or labels cannot be put into the model file
         ├── GateError             the gate cannot be run on these answers (a failure, never a pass)
@@ -35,8 +40,28 @@ class FoldError(ExportError):
     """A BatchNorm cannot be folded into the layer before it."""
 
 
+class PruningError(ExportError):
+    """Channels cannot be removed, or not as many as were asked for."""
+
+
+class CopyError(ExportError):
+    """A network cannot be copied to tf_keras, or its copy answers otherwise."""
+
+
+class StructureError(ExportError):
+    """A pass did not leave the zeros, clusters or ranges that it was asked for."""
+
+
 class ConversionError(ExportError):
     """A converter failed, or made a file that is not what was asked for."""
+
+
+class PairingError(ConversionError):
+    """The operators of the float and the integer TFLite file do not correspond."""
+
+
+class TargetError(ConversionError):
+    """A file does not run in the runtime that it was asked for, or there is no such runtime."""
 
 
 class CalibrationError(ExportError):

@@ -42,7 +42,7 @@ def to_tflite_float32(model: Any, normalization: ChannelNormalization) -> bytes:
         ConversionError: the converter failed, or its file lacks weights or has other ends.
     """
     converter = tf.lite.TFLiteConverter.from_keras_model(pixel_graph(model, normalization))
-    converted = tflite_file.read_model(_convert(converter))
+    converted = tflite_file.read_model(run_converter(converter))
     _check_size(converted, model.count_params(), bytes_per_weight=4)
     tflite_file.rename_ends(converted, INPUT_NAME, OUTPUT_NAME)
     tflite_file.drop_metadata_entry(converted, "CONVERSION_METADATA")
@@ -82,7 +82,7 @@ def to_tflite_int8(
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.uint8
-    converted = tflite_file.read_model(_convert(converter))
+    converted = tflite_file.read_model(run_converter(converter))
     _check_size(converted, model.count_params(), bytes_per_weight=1)
     check_int8(converted, code)
     tflite_file.rename_ends(converted, INPUT_NAME, OUTPUT_NAME)
@@ -125,7 +125,8 @@ def check_int8(model: Any, code: PixelCode) -> None:
         )
 
 
-def _convert(converter: Any) -> bytes:
+def run_converter(converter: Any) -> bytes:
+    """The file of a ``TFLiteConverter``, its chatter kept quiet. Raises ConversionError."""
     with captured_output() as chatter:
         try:
             with warnings.catch_warnings():
