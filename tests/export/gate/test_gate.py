@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from smidgen.export.errors import GateError
-from smidgen.export.gate.verdicts import (
-    Z_95,
-    Limits,
-    Pairs,
-    decide,
-    images_needed,
-    judge_scores,
-    tango_interval,
-)
+from smidgen.export.gate.paired import Z_95, Pairs, tango_interval
+from smidgen.export.gate.verdicts import JudgedImages, Limits, decide, images_needed, judge_scores
 
 
 @pytest.mark.parametrize(
@@ -77,13 +70,13 @@ def test_identical_candidate_passes_and_permuted_labels_fail():
     truth = random.integers(0, 4, 600)
     reference = scores_for(truth)
     verdict, pairs = judge_scores(
-        reference, reference.copy(), truth=truth, limits=Limits(1.0), engine="fake 1"
+        reference, reference.copy(), images=JudgedImages(truth), limits=Limits(1.0), engine="fake 1"
     )
     assert (verdict.verdict, verdict.drop_points, verdict.changed_answers) == ("pass", 0.0, 0)
     assert (verdict.images, verdict.truth, verdict.engine) == (600, "labels", "fake 1")
     assert pairs.lost == pairs.gained == 0
     damaged, _ = judge_scores(
-        reference, np.roll(reference, 1, axis=1), truth=truth, limits=Limits(1.0)
+        reference, np.roll(reference, 1, axis=1), images=JudgedImages(truth), limits=Limits(1.0)
     )
     assert damaged.verdict == "fail"
     assert damaged.top1_percent == 0.0
@@ -93,7 +86,9 @@ def test_identical_candidate_passes_and_permuted_labels_fail():
 def test_zeroed_candidate_fails():
     truth = np.arange(600) % 4
     zeroed = np.full((600, 4), 0.25, np.float32)
-    verdict, _ = judge_scores(scores_for(truth), zeroed, truth=truth, limits=Limits(1.0))
+    verdict, _ = judge_scores(
+        scores_for(truth), zeroed, images=JudgedImages(truth), limits=Limits(1.0)
+    )
     assert verdict.verdict == "fail"
     assert verdict.drop_points == pytest.approx(75.0)
 
@@ -103,7 +98,7 @@ def test_few_images_are_undecided_and_the_needed_number_decides():
     answers = truth.copy()
     answers[:1] = 1
     verdict, pairs = judge_scores(
-        scores_for(truth), scores_for(answers), truth=truth, limits=Limits(3.0)
+        scores_for(truth), scores_for(answers), images=JudgedImages(truth), limits=Limits(3.0)
     )
     assert verdict.verdict == "undecided"
     needed = images_needed(pairs, 3.0)
@@ -114,7 +109,7 @@ def test_few_images_are_undecided_and_the_needed_number_decides():
 
 
 def test_images_needed_is_none_on_the_limit():
-    assert images_needed(Pairs(100, 90, 89, 1, 0, 1), 1.0) is None
+    assert images_needed(Pairs(100, 90, 89, 1, 0), 1.0) is None
 
 
 def test_parity_decides_for_float_files():
@@ -123,8 +118,8 @@ def test_parity_decides_for_float_files():
     near = reference + np.float32(5e-5)
     far = reference.copy()
     far[0, 3] += np.float32(5e-4)
-    good, _ = judge_scores(reference, near, truth=None, limits=Limits(1.0, 1e-4))
-    bad, _ = judge_scores(reference, far, truth=None, limits=Limits(1.0, 1e-4))
+    good, _ = judge_scores(reference, near, images=JudgedImages(), limits=Limits(1.0, 1e-4))
+    bad, _ = judge_scores(reference, far, images=JudgedImages(), limits=Limits(1.0, 1e-4))
     assert (good.verdict, good.truth) == ("pass", "reference")
     assert bad.verdict == "fail"
     assert bad.max_score_difference == pytest.approx(5e-4, rel=1e-3)
@@ -133,11 +128,11 @@ def test_parity_decides_for_float_files():
 def test_a_gate_that_cannot_run_is_an_error():
     empty = np.zeros((0, 4), np.float32)
     with pytest.raises(GateError, match="no held-out images"):
-        judge_scores(empty, empty, truth=None, limits=Limits(1.0))
+        judge_scores(empty, empty, images=JudgedImages(), limits=Limits(1.0))
     one = scores_for(np.array([1]))
     with pytest.raises(GateError, match=r"shape \(1, 3\)"):
-        judge_scores(one, one[:, :3], truth=None, limits=Limits(1.0))
+        judge_scores(one, one[:, :3], images=JudgedImages(), limits=Limits(1.0))
     with pytest.raises(GateError, match="NaN"):
-        judge_scores(one, one * np.float32("nan"), truth=None, limits=Limits(1.0))
+        judge_scores(one, one * np.float32("nan"), images=JudgedImages(), limits=Limits(1.0))
     with pytest.raises(GateError, match="more discordant"):
         tango_interval(3, 3, 5)

@@ -1,32 +1,28 @@
-"""The accuracy-regression gate: pure functions from paired answers to a Verdict.
+"""The accuracy-regression gate: from two models' answers on the same images to a Verdict.
 
-Both models answer the same held-out images, so the answers come in pairs. Only the discordant pairs
-carry information about the difference: ``lost`` images that the reference gets right and the
-candidate wrong, ``gained`` images the other way round. The drop in top-1 is
-``(lost - gained) / images``; its interval is Tango's score interval for paired differences
-
-    T. Tango: Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design. Statistics in Medicine 17 (1998) 891-908
-
-which keeps its coverage near zero discordant pairs, where a Wald interval is empty and would let
-any file pass on a handful of images (see Fagerland, Lydersen, Laake, Statistics in Medicine 33
-(2014) 2850-2875, who recommend it).
+The verdict is on the drop in top-1 and its 95 % interval (``gate.paired``): pass where the whole
+interval is within the allowed drop, fail where all of it is beyond, undecided otherwise. Everything
+else that is counted is for the reader.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Optional
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smidgen.export.errors import GateError
-from smidgen.runtime.manifest import Verdict, VerdictWord
-
-Z_95 = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution: two-sided 95 %."""
+from smidgen.export.gate.metrics import (
+    FEWEST_CLASSES_FOR_TOP5,
+    calibration_error,
+    is_in_top,
+    worst_class,
+)
+from smidgen.export.gate.paired import Pairs, count_pairs, design_effect, mcnemar
+from smidgen.runtime.manifest import PairedDrop, Verdict, VerdictWord
 
 FLOAT_PARITY = 1e-4
 """Largest allowed difference of a probability between a float32 file and the float model."""
@@ -49,86 +45,18 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Counts over ``images`` paired answers; ``lost`` and ``gained`` are the discordant pairs."""
+class JudgedImages:
+    """What is known of the images that both models answered.
 
-    images: int
-    reference_right: int
-    candidate_right: int
-    lost: int
-    gained: int
-    changed: int
-
-
-def count_pairs(
-    truth: NDArray[np.int64], reference: NDArray[np.int64], candidate: NDArray[np.int64]
-) -> Pairs:
-    """Count the pairs of three arrays of class indices, each ``(N,) int64``.
-
-    Raises:
-        GateError: no images, or arrays of different lengths.
+    ``truth``: the right class indices, ``(N,) int64``; None: the reference's own answers are taken
+    for right. ``labels``: a name for each class; without them no worst class is named.
+    ``contents``: the content hash of each image; answers on the same content are not independent.
+    None: every image is another one.
     """
-    if not truth.shape == reference.shape == candidate.shape or truth.ndim != 1:
-        raise GateError(
-            f"the gate got answers of shapes {truth.shape}, {reference.shape}, {candidate.shape}: "
-            "expected one class index per image from each; export again"
-        )
-    if truth.size == 0:
-        raise GateError(
-            "the gate got no held-out images, so nothing was verified: add images to the test split"
-        )
-    right, also = reference == truth, candidate == truth
-    return Pairs(
-        images=int(truth.size),
-        reference_right=int(right.sum()),
-        candidate_right=int(also.sum()),
-        lost=int((right & ~also).sum()),
-        gained=int((~right & also).sum()),
-        changed=int((reference != candidate).sum()),
-    )
 
-
-def tango_interval(
-    lost: float, gained: float, images: float, z: float = Z_95
-) -> tuple[float, float]:
-    """Score interval of ``(lost - gained) / images``, as shares in -1..1.
-
-    ``z`` is the normal quantile (1.96 for two-sided 95 %). Real-valued counts are allowed.
-
-    Raises:
-        GateError: no images, or more discordant pairs than images.
-    """
-    if images <= 0 or lost < 0 or gained < 0 or lost + gained > images:
-        raise GateError(
-            f"no interval for {lost:g} lost and {gained:g} gained of {images:g} images: "
-            "expected at least one image and no more discordant pairs than images"
-        )
-    estimate = (lost - gained) / images
-
-    def end(sign: float) -> float:
-        inside, outside = estimate, sign
-        for _ in range(100):
-            middle = (inside + outside) / 2
-            if abs(_score(lost, gained, images, middle)) <= z:
-                inside = middle
-            else:
-                outside = middle
-        return inside
-
-    return end(-1.0), end(1.0)
-
-
-def _score(lost: float, gained: float, images: float, difference: float) -> float:
-    """Tango's statistic for a true ``difference``: asymptotically standard normal under it."""
-    numerator = lost - gained - images * difference
-    a = 2 * images
-    b = -lost - gained + (2 * images - lost + gained) * difference
-    c = -gained * difference * (1 - difference)
-    gained_rate = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    variance = images * (2 * gained_rate + difference * (1 - difference))
-    if variance <= 0:
-        return 0.0 if abs(numerator) < 1e-12 else math.copysign(math.inf, numerator)
-    return numerator / math.sqrt(variance)
+    truth: Optional[NDArray[np.int64]] = None
+    labels: tuple[str, ...] = ()
+    contents: Optional[Sequence[str]] = field(default=None, repr=False)
 
 
 def decide(low: float, high: float, max_drop: float) -> VerdictWord:
@@ -146,8 +74,7 @@ def images_needed(pairs: Pairs, max_drop_points: float) -> Optional[int]:
     limit = max_drop_points / 100
 
     def is_decided(images: int) -> bool:
-        share = images / pairs.images
-        low, high = tango_interval(pairs.lost * share, pairs.gained * share, images)
+        low, high = pairs.interval(images / pairs.images)
         return decide(low, high, limit) != "undecided"
 
     upper = pairs.images
@@ -166,7 +93,7 @@ def judge_scores(
     reference: NDArray[np.float32],
     candidate: NDArray[np.float32],
     *,
-    truth: Optional[NDArray[np.int64]],
+    images: JudgedImages,
     limits: Limits,
     engine: str = "",
 ) -> tuple[Verdict, Pairs]:
@@ -175,30 +102,24 @@ def judge_scores(
     Args:
         reference: the float model's, ``(N, classes) float32``, 0..1.
         candidate: the file's, in its own runtime, same shape.
-        truth: the right class indices, ``(N,) int64``; None: the reference's own answers.
+        images: what is known of them.
         limits: what the file may lose.
         engine: name and version of the runtime that answered, for the record.
 
     Raises:
         GateError: no images, different shapes, or values that are not finite.
     """
-    if reference.shape != candidate.shape or reference.ndim != 2:
-        raise GateError(
-            f"the file answers with shape {candidate.shape}, the float model with "
-            f"{reference.shape}: expected the same (images, classes)"
-        )
-    for name, scores in (("float model", reference), ("file", candidate)):
-        if not np.isfinite(scores).all():
-            raise GateError(f"the {name}'s scores hold NaN or infinity: train or export again")
-    answers = reference.argmax(axis=1).astype(np.int64)
-    right = answers if truth is None else truth
-    pairs = count_pairs(right, answers, candidate.argmax(axis=1).astype(np.int64))
-    low, high = (100 * end for end in tango_interval(pairs.lost, pairs.gained, pairs.images))
+    _check(reference, candidate, images)
+    answers, later = reference.argmax(axis=1).astype(np.int64), candidate.argmax(axis=1)
+    truth = answers if images.truth is None else images.truth
+    pairs = count_pairs(answers == truth, later == truth, _repeated(images.contents))
+    low, high = (100 * end for end in pairs.interval())
     difference = np.abs(reference.astype(np.float64) - candidate)
     word = decide(low, high, limits.max_drop_points)
     if limits.parity is not None:
         agrees = float(difference.max()) <= limits.parity and word != "fail"
         word = "pass" if agrees else "fail"
+    needed = images_needed(pairs, limits.max_drop_points) if word == "undecided" else None
     verdict = Verdict(
         verdict=word,
         images=pairs.images,
@@ -208,10 +129,85 @@ def judge_scores(
         drop_low_points=low,
         drop_high_points=high,
         max_drop_points=limits.max_drop_points,
-        changed_answers=pairs.changed,
+        changed_answers=int((answers != later).sum()),
         mean_score_difference=float(difference.mean()),
         max_score_difference=float(difference.max()),
-        truth="reference" if truth is None else "labels",
+        truth="reference" if images.truth is None else "labels",
         engine=engine,
+        lost=pairs.lost,
+        gained=pairs.gained,
+        images_to_decide=needed,
+        **_details(reference, candidate, truth, images),
     )
     return verdict, pairs
+
+
+def _check(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], images: JudgedImages
+) -> None:
+    if reference.shape != candidate.shape or reference.ndim != 2:
+        raise GateError(
+            f"the file answers with shape {candidate.shape}, the float model with "
+            f"{reference.shape}: expected the same (images, classes)"
+        )
+    if len(reference) == 0:
+        raise GateError(
+            "the gate got no held-out images, so nothing was verified: add images to the test split"
+        )
+    for what, count, expected in (
+        ("right answers", len(reference if images.truth is None else images.truth), len(reference)),
+        ("class names", len(images.labels) or reference.shape[1], reference.shape[1]),
+    ):
+        if count != expected:
+            raise GateError(f"the gate got {count} {what}: expected {expected}; export again")
+    for name, scores in (("float model", reference), ("file", candidate)):
+        if not np.isfinite(scores).all():
+            raise GateError(f"the {name}'s scores hold NaN or infinity: train or export again")
+
+
+def _repeated(contents: Optional[Sequence[str]]) -> Optional[Sequence[str]]:
+    """The contents where one repeats; None where each image is another one."""
+    return contents if contents is not None and len(set(contents)) < len(contents) else None
+
+
+def _details(
+    reference: NDArray[np.float32],
+    candidate: NDArray[np.float32],
+    truth: NDArray[np.int64],
+    images: JudgedImages,
+) -> dict[str, Any]:
+    """The Verdict's fields that do not decide."""
+    right, also = reference.argmax(axis=1) == truth, candidate.argmax(axis=1) == truth
+    contents = _repeated(images.contents)
+    test = mcnemar(right, also, contents)
+    confidence, later = reference.max(axis=1), candidate.max(axis=1)
+    shift = float(later.mean(dtype=np.float64) - confidence.mean(dtype=np.float64))
+    details: dict[str, Any] = {
+        "mcnemar_p": test.exact,
+        "mcnemar_mid_p": test.mid_p,
+        "confidence_shift_points": 100 * shift,
+    }
+    if contents is not None:
+        details["distinct_images"] = len(set(contents))
+        details["design_effect"] = design_effect(right, also, contents)
+    if images.truth is not None:  # calibration to a model's own answers says nothing
+        details["reference_calibration_error_percent"] = 100 * calibration_error(confidence, right)
+        details["calibration_error_percent"] = 100 * calibration_error(later, also)
+    if images.labels:
+        named, compared = worst_class(truth, right, also, images.labels)
+        details |= {"worst_class": named, "classes_compared": compared}
+    if reference.shape[1] >= FEWEST_CLASSES_FOR_TOP5:
+        before, after = is_in_top(reference, truth, 5), is_in_top(candidate, truth, 5)
+        details["top5"] = _paired_drop(count_pairs(before, after, contents))
+    return details
+
+
+def _paired_drop(pairs: Pairs) -> PairedDrop:
+    low, high = pairs.interval()
+    return PairedDrop(
+        reference_percent=100 * pairs.reference_right / pairs.images,
+        percent=100 * pairs.candidate_right / pairs.images,
+        drop_points=100 * (pairs.lost - pairs.gained) / pairs.images,
+        drop_low_points=100 * low,
+        drop_high_points=100 * high,
+    )

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from smidgen.export.errors import GateError
 from smidgen.export.gate.judge import Judge, keep_scores, kept_scores, reference_scores
-from smidgen.export.gate.verdicts import FLOAT_PARITY, Limits, Pairs, judge_scores
+from smidgen.export.gate.paired import Pairs
+from smidgen.export.gate.verdicts import FLOAT_PARITY, JudgedImages, Limits, judge_scores
 from smidgen.export.pictures import Picture
 from smidgen.export.progress import Progress, stage
 from smidgen.export.recipe import ExportRecipe
@@ -103,7 +104,9 @@ class Verifier:
         verdict, pairs = judge_scores(
             reference,
             answers.scores,
-            truth=self.truth,
+            images=JudgedImages(
+                self.truth, manifest.labels, [picture.sha256 for picture in self.pictures]
+            ),
             limits=Limits(self.recipe.max_drop, FLOAT_PARITY if is_float else None),
             engine=answers.engine,
         )
