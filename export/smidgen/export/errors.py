@@ -6,7 +6,7 @@
         │   └── BackendError      Keras runs on another backend than TensorFlow in this process
         ├── FoldError             a BatchNorm that cannot be folded into the layer before it
         ├── PruningError          no channels can be removed, or not as many as were asked for
-        ├── CopyError             a layer has no counterpart in tf_keras, or a copy answers otherwise
+        ├── CopyError             a layer has no counterpart in tf_keras, or the copy differs
         ├── StructureError        zeros or clusters are not there, or the network cannot take them
         ├── ConversionError       a converter failed, or its file is not what was asked for
         │   ├── PairingError      the float and the integer TFLite file are not one network
