@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from smidgen.export.calibration import choose
+from smidgen.export.errors import PruningError
+from smidgen.export.pruning.channels import prune_channels, prune_to
+from smidgen.export.pruning.cost import cost_of
+from smidgen.export.pruning.ranking import Budget
+from smidgen.export.recipe import ChannelsRecipe
+from smidgen.export.tuner import FakeTuner
+from smidgen.export.workshop import Workshop
+from smidgen.train.progress import SilentProgress
+
+
+class CountingTuner(FakeTuner):
+    """Remembers how often images were asked for and which networks taught."""
+
+    asked = 0
+
+    def batches(self, count):
+        self.asked += 1
+        return super().batches(count)
+
+    def tune(self, subject, wish):
+        self.teachers = [*getattr(self, "teachers", []), subject.teacher]
+        return super().tune(subject, wish)
+
+
+@pytest.fixture
+def workshop(float_model, tmp_path) -> Workshop:
+    random = np.random.default_rng(8)
+    pixels = random.integers(0, 256, (24, 4, 4, 3)).astype(np.uint8).repeat(8, 1).repeat(8, 2)
+    tuner = CountingTuner(pixels, np.arange(24) % 4)
+    calibration = choose(float_model.calibration_pool, (), 10, float_model.preprocessing)
+    return Workshop(float_model, calibration, tuner, SilentProgress(), tmp_path)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "bn-scale", "l2"])
+def test_the_kept_share_is_reached_in_steps(small_network, workshop, criterion) -> None:
+    network = small_network()
+    settings = ChannelsRecipe(keep=0.6, criterion=criterion, steps=2, epochs=4, learning_rate=1e-3)
+    result = prune_channels(network, settings, workshop)
+    before, after = cost_of(network), cost_of(result.network)
+    assert after.multiply_adds <= 0.6 * before.multiply_adds
+    assert after.int8_bytes <= 0.6 * before.int8_bytes
+    assert result.network.output_shape == network.output_shape
+    tuner = workshop.tuner
+    assert [wish.plan.epochs for wish in tuner.wishes] == [1, 4]
+    assert {wish.plan.learning_rate for wish in tuner.wishes} == {1e-3}
+    assert len({wish.name for wish in tuner.wishes}) == 2
+    assert all(teacher is network for teacher in tuner.teachers)
+    assert tuner.asked == (2 if criterion == "taylor" else 0)
+
+
+def test_the_facts_say_what_was_done(small_network, workshop) -> None:
+    network = small_network()
+    result = prune_channels(network, ChannelsRecipe(keep=0.7, steps=2), workshop)
+    facts, smaller = result.facts, result.network
+    assert facts["multiply_adds"] == (
+        f"{cost_of(network).multiply_adds} > {cost_of(smaller).multiply_adds}"
+    )
+    assert facts["validation_top1_percent"] == "90.00"
+    assert facts["validation_top1_percent_cut"] == "90.00 90.00"
+    assert facts["validation_top1_percent_tuned"] == "90.00 90.00"
+    for part in facts["channels"].split(", "):
+        name, counts = part.split(" ")
+        old, new = (int(count) for count in counts.split(">"))
+        assert network.get_layer(name).filters == old
+        assert smaller.get_layer(name).filters == new
+
+
+def test_a_pass_that_runs_again_takes_the_same_steps(small_network, workshop) -> None:
+    network = small_network()
+    settings = ChannelsRecipe(keep=0.6, steps=2, epochs=0)
+    first = prune_channels(network, settings, workshop).network
+    workshop.tuner.pixels = 255 - workshop.tuner.pixels  # would rank otherwise
+    asked = workshop.tuner.asked
+    again = prune_channels(network, settings, workshop).network
+    assert workshop.tuner.asked == asked
+    for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
+        assert (one == two).all()
+    prune_channels(network, ChannelsRecipe(keep=0.6, steps=1, epochs=0), workshop)
+    assert workshop.tuner.asked == asked + 1  # other settings, another choice
+    prune_channels(small_network(seed=1), settings, workshop)
+    assert workshop.tuner.asked == asked + 3  # another network
+
+
+def test_a_budget_of_bytes_alone(small_network, workshop) -> None:
+    network = small_network()
+    cost = cost_of(network)
+    target = Budget(multiply_adds=cost.multiply_adds, int8_bytes=0.7 * cost.int8_bytes)
+    result = prune_to(target, network, ChannelsRecipe(steps=1, epochs=0), workshop)
+    assert 0.5 * cost.int8_bytes < cost_of(result.network).int8_bytes <= 0.7 * cost.int8_bytes
+
+
+def test_all_kept_is_the_network_itself(small_network, workshop) -> None:
+    network = small_network()
+    assert prune_channels(network, ChannelsRecipe(), workshop).network is network
+
+
+def test_too_much_asked_for_is_refused(small_network, workshop) -> None:
+    with pytest.raises(PruningError, match=r"raise channels\.keep"):
+        prune_channels(small_network(), ChannelsRecipe(keep=0.05, steps=1), workshop)
