@@ -12,19 +12,21 @@ import pytest
 
 from smidgen.export.errors import GateError
 from smidgen.export.line import export
-from smidgen.export.recipe import ExportRecipe
+from smidgen.export.recipe import ExportPlan, ExportRecipe
 from smidgen.export.source import FloatModel
 from smidgen.runtime import Bundle, Classifier, selftest
 from smidgen.runtime.errors import OutputError
 from smidgen.train.lock import sole_writer
 from smidgen.train.progress import SilentProgress
 
-ONE = ExportRecipe(formats=("onnx",), schemes=("float32",))
+ONE = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("float32",)))
 
 
 @pytest.fixture(scope="module")
 def result(float_model, tmp_path_factory):
-    return export(float_model, ExportRecipe(max_drop=20.0), tmp_path_factory.mktemp("export"))
+    return export(
+        float_model, ExportPlan(ExportRecipe(max_drop=20.0)), tmp_path_factory.mktemp("export")
+    )
 
 
 def test_four_judged_bundles(result, float_model):
@@ -61,7 +63,7 @@ def test_a_second_export_makes_nothing_and_loads_nothing(result, float_model):
     before = {path.name: path.stat().st_mtime_ns for path in result.folder.iterdir()}
     progress = SilentProgress()
     source = dataclasses.replace(float_model, load=refuse)
-    again = export(source, ExportRecipe(max_drop=20.0), result.folder, progress)
+    again = export(source, ExportPlan(ExportRecipe(max_drop=20.0)), result.folder, progress)
     assert again.bundles == result.bundles
     assert progress.stages == []
     assert before == {path.name: path.stat().st_mtime_ns for path in result.folder.iterdir()}
@@ -100,7 +102,7 @@ def outlier_network(network: Any) -> Any:
 
 
 def test_a_failed_gate_keeps_the_file_under_a_name_that_says_so(float_model, tmp_path):
-    recipe = ExportRecipe(formats=("onnx",), schemes=("int8",), max_drop=20.0)
+    recipe = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("int8",), max_drop=20.0))
     good = export(float_model, recipe, tmp_path)
     assert [path.name for path in tmp_path.glob("*.onnx")] == ["toy-int8.onnx"]
     broken = outlier_network(float_model.load())
@@ -118,7 +120,7 @@ def test_a_failed_gate_keeps_the_file_under_a_name_that_says_so(float_model, tmp
 def test_one_failing_file_does_not_stop_the_others(float_model, tmp_path):
     source = dataclasses.replace(float_model, calibration_pool=(), held_out=())
     progress = SilentProgress()
-    recipe = ExportRecipe(formats=("onnx",), schemes=("int8", "float32"))
+    recipe = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("int8", "float32")))
     result = export(source, recipe, tmp_path, progress)
     assert [bundle.file for bundle in result.bundles] == ["toy-float32.onnx"]
     assert result.bundles[0].verdict.images == 64  # synthetic pictures
@@ -129,7 +131,7 @@ def test_one_failing_file_does_not_stop_the_others(float_model, tmp_path):
 
 
 def test_undecided_fails_where_the_recipe_says_so(float_model, tmp_path):
-    recipe = ExportRecipe(formats=("onnx",), schemes=("int8",), undecided="fail")
+    recipe = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("int8",), undecided="fail"))
     result = export(float_model, recipe, tmp_path)
     assert result.bundles[0].verdict.verdict in ("undecided", "fail")  # 40 images decide nothing
     assert result.failed

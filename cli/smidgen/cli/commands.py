@@ -17,6 +17,7 @@ from smidgen.cli import (
     export_command,
     inspect_command,
     predict_command,
+    preflight_command,
     run_command,
     train_command,
 )
@@ -38,6 +39,7 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, Command] = {
+    "preflight": cast(Command, preflight_command),
     "run": cast(Command, run_command),
     "train": cast(Command, train_command),
     "export": cast(Command, export_command),

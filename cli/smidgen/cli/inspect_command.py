@@ -140,10 +140,14 @@ def _selftest(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("selftest", f"{name} passed: {detail}") for name, detail in stages]
 
 
+def _trained(utc: str) -> str:
+    return f", trained {utc}" if utc else ""
+
+
 def _origin(manifest: Manifest) -> list[tuple[str, str]]:
     origin = manifest.provenance
     return [
-        ("made", f"{origin.created_utc} from {origin.source} ({origin.backbone})"),
+        ("made from", f"{origin.source} ({origin.backbone}){_trained(origin.created_utc)}"),
         ("weights", origin.weights_sha256),
         ("data", origin.data_sha256),
         ("calibration", f"{origin.calibration_images} images {origin.calibration_sha256}".strip()),

@@ -49,6 +49,12 @@ def exported(
     return tuple(folder / name for name in names if (folder / name).is_file())
 
 
+def best_of_ladder(folder: Path, stem: str, formats: Sequence[str]) -> tuple[Path, ...]:
+    """The file that a search within a budget found; none where nothing fits."""
+    paths = (folder / f"{stem}-best.{form}" for form in formats)
+    return tuple(path for path in paths if path.is_file())
+
+
 def bundles_named(names: list[str]) -> tuple[Path, ...]:
     """Files as they are named; a folder (a Run, or one of Bundles) stands for the files in it.
 

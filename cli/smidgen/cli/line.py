@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smidgen.cli import layout
-from smidgen.cli.recipe_file import TRAIN_TABLES, LineRecipe
+from smidgen.cli.recipe_file import EXPORT_TABLES, TRAIN_TABLES, LineRecipe
 from smidgen.cli.stages import StageRunner
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.errors import SmidgenError
@@ -168,6 +168,8 @@ def _bundles(recipe: LineRecipe, run: Path) -> tuple[Path, ...]:
     """The Bundles of this recipe that exist."""
     stem = recipe.export.name or run.resolve().name
     settings = recipe.export
+    if recipe.budget.is_set:
+        return layout.best_of_ladder(run / layout.BUNDLES, stem, settings.formats)
     return layout.exported(run / layout.BUNDLES, stem, settings.formats, settings.schemes)
 
 
@@ -176,7 +178,10 @@ def _inputs(name: Stage, recipe: LineRecipe, run: Path) -> str:
     tables = as_mapping(recipe)
     decisive: dict[Stage, Callable[[], Any]] = {
         "train": lambda: [[tables[t] for t in TRAIN_TABLES], _listing(Path(recipe.data.folder))],
-        "export": lambda: [tables["export"], sha256_of_file(run / layout.MODEL)],
+        "export": lambda: [
+            [tables[t] for t in EXPORT_TABLES],
+            sha256_of_file(run / layout.MODEL),
+        ],
         "bench": lambda: [tables["bench"], _hashes(_bundles(recipe, run))],
     }
     text = json.dumps(decisive[name](), sort_keys=True, ensure_ascii=False)
@@ -209,7 +214,9 @@ def _outputs_exist(name: Stage, recipe: LineRecipe, run: Path) -> bool:
 
 
 def _wanted(recipe: LineRecipe) -> int:
-    """How many Bundles the recipe asks for."""
+    """How many Bundles the recipe asks for; one within a budget."""
+    if recipe.budget.is_set:
+        return 1
     return len(recipe.export.formats) * len(recipe.export.schemes)
 
 

@@ -13,7 +13,16 @@ import tomllib
 
 from smidgen.bench.recipe import BenchRecipe
 from smidgen.cli.errors import UsageError
-from smidgen.export.recipe import ExportRecipe
+from smidgen.export.recipe import (
+    BudgetRecipe,
+    ChannelsRecipe,
+    ClusteringRecipe,
+    ExportPlan,
+    ExportRecipe,
+    QatRecipe,
+    QuantizationRecipe,
+    SparsityRecipe,
+)
 from smidgen.runtime.errors import SchemaError
 from smidgen.runtime.schema import as_mapping, build, unknown_key
 from smidgen.train import recipe_toml
@@ -41,12 +50,25 @@ class LineRecipe:
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
     export: ExportRecipe = field(default_factory=ExportRecipe)
+    quantization: QuantizationRecipe = field(default_factory=QuantizationRecipe)
+    channels: ChannelsRecipe = field(default_factory=ChannelsRecipe)
+    sparsity: SparsityRecipe = field(default_factory=SparsityRecipe)
+    clustering: ClusteringRecipe = field(default_factory=ClusteringRecipe)
+    qat: QatRecipe = field(default_factory=QatRecipe)
+    budget: BudgetRecipe = field(default_factory=BudgetRecipe)
     bench: BenchRecipe = field(default_factory=BenchRecipe)
 
     @property
     def train(self) -> TrainRecipe:
         """The tables that decide the Run."""
         return TrainRecipe(self.data, self.model, self.schedule, self.distillation)
+
+    @property
+    def plan(self) -> ExportPlan:
+        """The tables that decide what export makes."""
+        return ExportPlan(
+            self.export, self.quantization, self.channels, self.sparsity, self.clustering, self.qat
+        )
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""
@@ -57,6 +79,8 @@ TABLES: dict[str, Any] = typing.get_type_hints(LineRecipe)
 """Every table of a recipe file with the dataclass that defines its keys, in order."""
 
 TRAIN_TABLES = tuple(field.name for field in dataclasses.fields(TrainRecipe))
+
+EXPORT_TABLES = (*(field.name for field in dataclasses.fields(ExportPlan)), "budget")
 
 
 def load(path: Path) -> Tables:
@@ -112,6 +136,12 @@ def merged(base: Mapping[str, Mapping[str, Any]], over: Mapping[str, Mapping[str
 def line_recipe(tables: Mapping[str, Mapping[str, Any]]) -> LineRecipe:
     """The checked recipe. Raises SchemaError naming the key, its nearest known one, the allowed."""
     return build(LineRecipe, {"data": {}, **tables})
+
+
+def export_plan(tables: Mapping[str, Mapping[str, Any]]) -> ExportPlan:
+    """The plan that export's tables are. Raises SchemaError."""
+    names = [field.name for field in dataclasses.fields(ExportPlan)]
+    return build(ExportPlan, {name: tables[name] for name in names if name in tables})
 
 
 def one_table(tables: Mapping[str, Mapping[str, Any]], name: str) -> Any:

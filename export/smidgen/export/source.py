@@ -70,6 +70,7 @@ class FloatModel:
     held_out: tuple[Picture, ...] = ()
     training: TrainingData | None = None
     recipe_toml: str = ""
+    trained_utc: str = ""
     commit: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -118,6 +119,7 @@ def from_run(run: Run) -> FloatModel:
         held_out=tuple(map(picture_of, dataset.test)),
         training=TrainingData(run.recipe, dataset),
         recipe_toml=(run.folder / "recipe.toml").read_text(encoding="utf-8"),
+        trained_utc=str(provenance.get("created_utc", "")),
         commit=str(provenance.get("commit", "")),
         versions={key: str(value) for key, value in provenance.get("versions", {}).items()},
     )

@@ -175,7 +175,7 @@ def _summary(bundle: Bundle) -> list[tuple[str, str]]:
         ("input", f"{size.width} x {size.height} RGB, {size.fit} {size.crop_fraction:g}"),
         ("labels", f"{len(manifest.labels)}: {labels}"),
         ("gate", gate),
-        ("created", f"{manifest.provenance.created_utc} from {manifest.provenance.source}"),
+        ("made from", f"{manifest.provenance.source} {manifest.provenance.created_utc}".rstrip()),
     ]
 
 

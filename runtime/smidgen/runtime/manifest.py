@@ -181,7 +181,11 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the file comes from: enough to make it again."""
+    """Where the file comes from: enough to make it again.
+
+    ``created_utc`` is when the float model was trained, empty where that is not known: when the
+    file was made is not said, so that equal inputs give equal bytes.
+    """
 
     created_utc: str
     backbone: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from smidgen.export.gate.judge import reference_scores
 from smidgen.export.graphs.deploy_graph import PixelCode, pixel_code
 from smidgen.export.graphs.fold import fold_batch_norms
 from smidgen.export.pictures import pixel_batches
-from smidgen.export.recipe import ExportRecipe
+from smidgen.export.recipe import ExportPlan
 from smidgen.export.source import ChannelNormalization
 from smidgen.train.progress import SilentProgress
 
@@ -28,13 +29,13 @@ PER_CHANNEL = ChannelNormalization.of((123.675, 116.28, 103.53), (58.395, 57.12,
 
 @pytest.fixture(scope="module")
 def converter(float_model):
-    return Converter(float_model, ExportRecipe(), SilentProgress(), {})
+    return Converter(float_model, ExportPlan(), Path("passes"), SilentProgress(), {})
 
 
 @pytest.fixture(scope="module")
 def files(converter):
     pairs = [(form, scheme) for form in ("tflite", "onnx") for scheme in ("float32", "int8")]
-    return {pair: converter.convert(*pair) for pair in pairs}
+    return {pair: converter.convert(*pair).data for pair in pairs}
 
 
 @pytest.fixture(scope="module")
@@ -172,14 +173,14 @@ def test_normalisation_that_is_no_pixel_code_is_part_of_the_graph(
 ):
     source = dataclasses.replace(float_model, normalization=normalization)
     assert pixel_code(normalization) == PixelCode(1.0, 0)
-    converter = Converter(source, ExportRecipe(), SilentProgress(), {})
+    converter = Converter(source, ExportPlan(), Path("passes"), SilentProgress(), {})
     reference = reference_scores(
         source.load(), normalization, source.preprocessing, source.held_out, lambda _: None
     )
     for form in ("tflite", "onnx"):
-        exact = RUN[form](converter.convert(form, "float32"), pixels)
+        exact = RUN[form](converter.convert(form, "float32").data, pixels)
         assert np.abs(exact - reference).max() <= 3e-5
-        near = RUN[form](converter.convert(form, "int8"), pixels)
+        near = RUN[form](converter.convert(form, "int8").data, pixels)
         assert np.abs(near - reference).mean() <= 0.03
 
 

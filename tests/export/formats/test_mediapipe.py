@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from smidgen.export.line import export
-from smidgen.export.recipe import ExportRecipe
+from smidgen.export.recipe import ExportPlan, ExportRecipe
 from smidgen.runtime import Classifier
 
 INTERPRETER = os.environ.get("SMIDGEN_TEST_MEDIAPIPE_PYTHON", "")
@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def bundles(float_model, tmp_path_factory):
-    recipe = ExportRecipe(formats=("tflite",), max_drop=20.0)
+    recipe = ExportPlan(ExportRecipe(formats=("tflite",), max_drop=20.0))
     return export(float_model, recipe, tmp_path_factory.mktemp("mediapipe")).bundles
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from smidgen.export.formats.conversion import Converter
-from smidgen.export.recipe import ExportRecipe
+from smidgen.export.recipe import ExportPlan
 from smidgen.export.source import ChannelNormalization, FloatModel
 from smidgen.runtime.manifest import Preprocessing
 from smidgen.train.models.backbones import BACKBONES
@@ -71,11 +72,13 @@ def test_float32_files_equal_the_network(name, enliven, patches):
     expected = np.asarray(keras.ops.softmax(network(inputs, training=False)))
     assert np.ptp(expected, axis=0).max() > 0.1
 
-    converter = Converter(source_of(model, network), ExportRecipe(), SilentProgress(), {})
-    onnx = onnxruntime.InferenceSession(converter.convert("onnx", "float32"))
+    converter = Converter(
+        source_of(model, network), ExportPlan(), Path("passes"), SilentProgress(), {}
+    )
+    onnx = onnxruntime.InferenceSession(converter.convert("onnx", "float32").data)
     got = onnx.run(None, {"image": pixels.astype(np.uint8)})[0]
     assert np.abs(got - expected).max() <= TOLERANCE
-    tflite = Interpreter(model_content=converter.convert("tflite", "float32"))
+    tflite = Interpreter(model_content=converter.convert("tflite", "float32").data)
     tflite.allocate_tensors()
     for row, answer in zip(pixels.astype(np.uint8), expected, strict=True):
         tflite.set_tensor(tflite.get_input_details()[0]["index"], row[np.newaxis])

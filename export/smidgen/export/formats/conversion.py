@@ -4,30 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smidgen.export.calibration import Calibration, choose
-from smidgen.export.errors import FoldError
+from smidgen.export.compression import Compressed, compress
+from smidgen.export.errors import FoldError, SourceError
 from smidgen.export.formats import to_onnx, to_tflite
 from smidgen.export.formats.tflite_file import minimum_runtime, read_model
 from smidgen.export.graphs.deploy_graph import INPUT_NAME, OUTPUT_NAME, pixel_code
 from smidgen.export.graphs.fold import fold_batch_norms
 from smidgen.export.progress import Progress, stage
-from smidgen.export.recipe import ExportRecipe, Format
+from smidgen.export.recipe import ExportPlan, Format
 from smidgen.export.source import FloatModel
-from smidgen.runtime.manifest import Scheme, TensorSpec
+from smidgen.export.tuner import RunTuner
+from smidgen.export.workshop import Workshop
+from smidgen.runtime.manifest import PassRecord, Scheme, TensorSpec
+from smidgen.train.models.backbones import Normalization
 
 _FOLD_TOLERANCE = 1e-4
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A model file without manifest, and what the manifest says of it."""
+
+    data: bytes
+    input: TensorSpec
+    output: TensorSpec
+    records: tuple[PassRecord, ...]
+    minimum_runtime: dict[str, str]
+    calibration_sha256: str = ""
+    calibration_images: int = 0
+
+
 @dataclass
 class Converter:
-    """Makes the model files of ``source``; ``seconds`` collects the duration of each step."""
+    """Makes the model files of ``source``; ``seconds`` collects the duration of each step.
+
+    ``passes``: the folder where changed networks are kept.
+    """
 
     source: FloatModel
-    recipe: ExportRecipe
+    plan: ExportPlan
+    passes: Path
     progress: Progress
     seconds: dict[str, float]
 
@@ -43,12 +65,53 @@ class Converter:
         return choose(
             self.source.calibration_pool,
             self.source.held_out,
-            self.recipe.calibration_images,
+            self.plan.export.calibration_images,
             self.source.preprocessing,
         )
 
-    def convert(self, model_format: Format, scheme: Scheme) -> bytes:
-        """One model file without manifest. Raises ExportError."""
+    @cached_property
+    def compressed(self) -> Compressed:
+        """The network after the plan's passes. Raises ExportError, TrainError."""
+        if not self.plan.passes:
+            return Compressed(self.model, ())
+        return compress(lambda: self.model, self.plan, self.workshop, self.passes)
+
+    @cached_property
+    def workshop(self) -> Workshop:
+        """What passes work with. Raises SourceError where there is nothing to tune on."""
+        source = self.source
+        if source.training is None:
+            raise SourceError(
+                f"{' and '.join(self.plan.passes)} need training images to tune the network on, "
+                f"and {source.source} has none: export a Run, or --model with --images"
+            )
+        tuner = RunTuner(
+            source.training.recipe,
+            source.training.dataset,
+            Normalization(source.normalization.mean, source.normalization.std),
+            self.passes / "tuning",
+            self.progress,
+        )
+        return Workshop(
+            source, self.calibration, tuner, self.progress, self.passes / "tuning", self.seconds
+        )
+
+    def convert(self, model_format: Format, scheme: Scheme) -> Converted:
+        """One model file without manifest. Raises ExportError, TrainError."""
+        data = self._data(model_format, scheme)
+        image, scores = tensor_specs(self.source, model_format, scheme)
+        used = self.calibration if scheme == "int8" else None
+        return Converted(
+            data=data,
+            input=image,
+            output=scores,
+            records=self.compressed.records,
+            minimum_runtime=oldest_runtime(data, model_format),
+            calibration_sha256=used.sha256 if used else "",
+            calibration_images=len(used) if used else 0,
+        )
+
+    def _data(self, model_format: Format, scheme: Scheme) -> bytes:
         total = len(self.calibration) if scheme == "int8" else 0
         folded, core = self._folded, self._core if model_format == "onnx" else None
         normalization = self.source.normalization
@@ -68,7 +131,7 @@ class Converter:
 
     @cached_property
     def _folded(self) -> Any:
-        model = self.model
+        model = self.compressed.network
         with stage(self.progress, "fold batch normalisation", self.seconds):
             folded = fold_batch_norms(model)
             _check_fold(model, folded.model)

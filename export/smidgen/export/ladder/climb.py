@@ -87,6 +87,8 @@ class Ladder:
                 self.progress.note(f"rung {rung.name}: {describe(item, self.limits)}")
             _write(folder, tried, self.limits)
         best = winner(tried, self.limits)
+        for form in self.abilities.formats:
+            (folder / f"{stem}-best.{form}").unlink(missing_ok=True)
         final = None if best is None else _publish(best, folder, stem)
         advice = () if best is not None else advise(tried, self.limits, self.abilities)
         return Climb(tuple(tried), best, final, pareto(tried, self.limits), advice)
