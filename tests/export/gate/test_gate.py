@@ -1,4 +1,4 @@
-"""The gate's numbers against published ones, its coverage, and the faults it must catch."""
+"""The Verdict: its words, its numbers, and what is no gate at all."""
 
 from __future__ import annotations
 
@@ -6,57 +6,14 @@ import numpy as np
 import pytest
 
 from smidgen.export.errors import GateError
-from smidgen.export.gate.paired import Z_95, Pairs, tango_interval
+from smidgen.export.gate.paired import Pairs, tango_interval
 from smidgen.export.gate.verdicts import JudgedImages, Limits, decide, images_needed, judge_scores
+from smidgen.runtime.manifest import ClassAnswers, PairedDrop
 
 
-@pytest.mark.parametrize(
-    ("counts", "z", "published", "digits"),
-    [
-        # Fagerland, Lydersen, Laake 2014, airway hyper-responsiveness before and after transplant
-        ((1, 7, 21), Z_95, (-0.517, -0.026), 3),
-        # R, PropCIs::scoreci.mp(25, 28, 618, 0.90), which takes (gained, lost)
-        ((28, 25, 618), 1.6448536269514722, (-0.0148, 0.0247), 4),
-    ],
-)
-def test_interval_equals_published_numbers(counts, z, published, digits):
-    assert tuple(round(end, digits) for end in tango_interval(*counts, z)) == published
-    # planted fault: the Wald interval is not that one
-    lost, gained, images = counts
-    rate = (lost - gained) / images
-    half = z * np.sqrt(((lost + gained) / images - rate**2) / images)
-    assert (round(rate - half, digits), round(rate + half, digits)) != published
-
-
-def test_interval_without_discordant_pairs_is_not_empty():
-    low, high = tango_interval(0, 0, 100)
-    expected = Z_95**2 / (100 + Z_95**2)
-    assert (low, high) == pytest.approx((-expected, expected), abs=1e-12)
-    assert decide(0.0, 100 * high, 1.0) == "undecided"  # 100 images cannot prove "within 1 point"
-
-
-def test_interval_at_the_ends_and_mirrored():
-    low, high = tango_interval(50, 0, 50)
-    assert high == pytest.approx(1.0)
-    assert low == pytest.approx((50 - Z_95**2) / (50 + Z_95**2), abs=1e-12)
-    assert tango_interval(3, 11, 200) == pytest.approx(
-        tuple(-end for end in reversed(tango_interval(11, 3, 200))), abs=1e-12
-    )
-
-
-def test_interval_covers_the_truth_95_percent_of_the_time():
-    random = np.random.default_rng(5)
-    lost_rate, gained_rate, images = 0.02, 0.012, 600
-    counts = random.multinomial(
-        images, [lost_rate, gained_rate, 1 - lost_rate - gained_rate], size=2000
-    )
-    ends = np.array([tango_interval(lost, gained, images) for lost, gained, _ in counts])
-    truth = lost_rate - gained_rate
-    covered = ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
-    assert 0.935 <= covered <= 0.967
-    # planted fault: intervals a fifth narrower do not reach that
-    middle, half = ends.mean(axis=1), 0.4 * (ends[:, 1] - ends[:, 0])
-    assert (np.abs(truth - middle) <= half).mean() < 0.935
+def test_a_hundred_images_cannot_prove_one_point():
+    _, high = Pairs(100, 90, 90, 0, 0).interval()
+    assert decide(0.0, 100 * high, 1.0) == "undecided"
 
 
 def scores_for(answers: np.ndarray, classes: int = 4) -> np.ndarray:
@@ -134,5 +91,90 @@ def test_a_gate_that_cannot_run_is_an_error():
         judge_scores(one, one[:, :3], images=JudgedImages(), limits=Limits(1.0))
     with pytest.raises(GateError, match="NaN"):
         judge_scores(one, one * np.float32("nan"), images=JudgedImages(), limits=Limits(1.0))
-    with pytest.raises(GateError, match="more discordant"):
-        tango_interval(3, 3, 5)
+    with pytest.raises(GateError, match="got 3 right answers: expected 2"):
+        two = scores_for(np.array([1, 2]))
+        judge_scores(two, two, images=JudgedImages(np.zeros(3, np.int64)), limits=Limits(1.0))
+    with pytest.raises(GateError, match="got 2 class names: expected 4"):
+        judge_scores(one, one, images=JudgedImages(labels=("a", "b")), limits=Limits(1.0))
+
+
+def answers_with_flips() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """200 images of 4 classes; the reference has 4 wrong, the candidate 9 others and gains 1."""
+    truth = np.arange(200) % 4
+    before, after = truth.copy(), truth.copy()
+    before[[0, 1, 2, 3]] = [1, 2, 3, 0]
+    after[[0, 1, 2]] = [1, 2, 0]  # the third is wrong in another way, the fourth is gained
+    after[6:42:4] = 3  # nine of class 2 are lost
+    return truth, before, after
+
+
+def test_every_number_of_the_verdict():
+    truth, before, after = answers_with_flips()
+    reference, candidate = scores_for(before), scores_for(after)
+    candidate[:, :] = np.where(candidate == candidate.max(axis=1, keepdims=True), 0.85, 0.05)
+    images = JudgedImages(truth, ("ash", "beech", "cedar", "date palm"))
+    verdict, pairs = judge_scores(reference, candidate, images=images, limits=Limits(1.0))
+    assert (verdict.lost, verdict.gained, verdict.changed_answers) == (9, 1, 11)
+    assert verdict.mcnemar_p == pytest.approx(2 * 11 / 1024)
+    assert verdict.mcnemar_mid_p == pytest.approx((2 + 10) / 1024)
+    assert (verdict.drop_points, verdict.verdict) == (pytest.approx(4.0), "fail")
+    assert verdict.worst_class == ClassAnswers("cedar", 50, 49, 40)
+    assert verdict.classes_compared == 4
+    assert verdict.confidence_shift_points == pytest.approx(15.0, abs=1e-4)
+    # one bin each: |right share - 0.7|, |right share - 0.85|
+    assert verdict.reference_calibration_error_percent == pytest.approx(98 - 70, abs=1e-4)
+    assert verdict.calibration_error_percent == pytest.approx(94 - 85, abs=1e-4)
+    assert verdict.mean_score_difference == pytest.approx(
+        np.abs(reference.astype(float) - candidate).mean()
+    )
+    assert (verdict.top5, verdict.distinct_images, verdict.images_to_decide) == (None, None, None)
+    assert Pairs(200, 196, 188, 9, 1) == pairs
+    low, high = tango_interval(9, 1, 200)
+    assert (verdict.drop_low_points, verdict.drop_high_points) == (100 * low, 100 * high)
+
+
+def test_ten_classes_have_a_top_five():
+    truth = np.arange(100) % 10
+    order = np.linspace(0.01, 0.2, 10, dtype=np.float32)  # class 9 first, class 5 fifth
+    reference = np.tile(order, (100, 1))
+    candidate = reference.copy()
+    candidate[5, 5] = 0.0
+    verdict, _ = judge_scores(reference, candidate, images=JudgedImages(truth), limits=Limits(1.0))
+    low, high = tango_interval(1, 0, 100)
+    assert verdict.top5 == PairedDrop(50.0, 49.0, 1.0, 100 * low, 100 * high)
+    few, _ = judge_scores(
+        reference[:, :9], candidate[:, :9], images=JudgedImages(truth % 9), limits=Limits(1.0)
+    )
+    assert few.top5 is None
+
+
+def test_repeated_content_is_one_sample():
+    truth, before, after = answers_with_flips()
+    contents = [f"{number // 4}" for number in range(200)]
+    plain, _ = judge_scores(
+        scores_for(before), scores_for(after), images=JudgedImages(truth), limits=Limits(1.0)
+    )
+    images = JudgedImages(truth, contents=contents)
+    turned, pairs = judge_scores(
+        scores_for(before), scores_for(after), images=images, limits=Limits(1.0)
+    )
+    assert (plain.distinct_images, plain.design_effect) == (None, None)
+    assert (turned.distinct_images, turned.design_effect) == (50, pairs.design_effect)
+    assert turned.drop_points == plain.drop_points
+    # each loss is in another picture but for one: hardly dependent
+    assert turned.design_effect == pytest.approx(1.0, abs=0.2)
+    copies = np.tile(truth[:50], 4), np.tile(before[:50], 4), np.tile(after[:50], 4)
+    images = JudgedImages(copies[0], contents=[f"{number % 50}" for number in range(200)])
+    same, _ = judge_scores(
+        scores_for(copies[1]), scores_for(copies[2]), images=images, limits=Limits(1.0)
+    )
+    assert same.design_effect == pytest.approx(4.0)
+    low, high = tango_interval(9, 1, 50)
+    assert (same.drop_low_points, same.drop_high_points) == pytest.approx((100 * low, 100 * high))
+    lone, _ = judge_scores(
+        scores_for(before[:50]),
+        scores_for(after[:50]),
+        images=JudgedImages(truth[:50]),
+        limits=Limits(1.0),
+    )
+    assert same.mcnemar_p == pytest.approx(lone.mcnemar_p)  # no information in copies
