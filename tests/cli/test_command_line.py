@@ -80,7 +80,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", ".", "--images", "."], "--images goes with --pretrained or --model"),
         (["export", "--model", "m.keras"], "--model needs --labels FILE (a line for each output)"),
         (["export", ".", "--mean", "1"], "--labels, --mean and --std go with --model"),
-        (["export", "x", "--keep-channels", "2"], "--keep-channels = 2.0: allowed 0.05 to 1"),
+        (["export", ".", "--keep-channels", "2"], "--keep-channels = 2.0: allowed 0.05 to 1"),
         (
             ["export", "--pretrained", "efficientnet-lite0", "--schemes", "float32,int8"],
             "int8 needs pictures for calibration and for the gate: add --images FOLDER",
