@@ -137,6 +137,7 @@ def _workbench(order: _Order, seconds: dict[str, float]) -> Iterator[_Workbench]
         verifier = Verifier(
             source, order.plan.export, pictures, folder,
             lambda: converter.model, order.progress, seconds,
+            changed=(lambda: converter.compressed.network) if order.plan.changes_network else None,
         )  # fmt: skip
         _ = verifier.reference  # before any conversion: without it nothing can be judged
         yield _Workbench(order, work, converter, verifier)

@@ -196,3 +196,8 @@ class ExportPlan:
             "qat": self.qat.epochs > 0,
         }
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
+    @property
+    def changes_network(self) -> bool:
+        """Whether a float32 file is another network than the float model."""
+        return bool({"channels", "sparsity", "clustering"} & set(self.passes))

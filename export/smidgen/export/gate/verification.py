@@ -21,14 +21,22 @@ from smidgen.export.pictures import Picture
 from smidgen.export.progress import Progress, stage
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import FloatModel
-from smidgen.runtime.manifest import GoldenSample, Manifest, Verdict
+from smidgen.runtime.manifest import GoldenSample, Manifest, Scheme, Verdict
 from smidgen.runtime.schema import as_mapping
 from smidgen.runtime.selftest import make_golden
 
-GOLDEN_TOLERANCES = {"float32": 1e-3, "int8": 0.02}
+GOLDEN_TOLERANCES: dict[Scheme, float] = {
+    "float32": 1e-3,
+    "float16": 1e-3,
+    "weights-int8": 1e-3,
+    "dynamic": 0.05,
+    "int8": 0.02,
+    "int16x8": 0.02,
+}
 """Allowed difference of a probability on another machine. Float kernels sum in another order: 1e-3
 is 100 times what was seen. Integer kernels agree but for the rounding of requantization, one or two
-steps of 1/256 in the softmax's input or output: 0.02 is five steps."""
+steps of 1/256 in the softmax's input or output: 0.02 is five steps. Dynamic ranges are rounded anew
+in each layer, by engines in ways of their own."""
 
 _GOLDEN_TRIES = 10
 REFERENCE_FILE = "reference.npz"
@@ -48,7 +56,9 @@ class Verifier:
     """Judges the Bundles of ``source`` on ``pictures`` against its float model.
 
     ``load`` gives the Keras model, and is called only where its answers are not kept in ``folder``
-    from an earlier, interrupted export.
+    from an earlier, interrupted export. ``changed`` gives the network after the passes that changed
+    it, None where there were none: a float32 file must be that network, to float rounding, while
+    every file is judged against the float model as it came.
     """
 
     source: FloatModel
@@ -59,6 +69,7 @@ class Verifier:
     progress: Progress
     seconds: dict[str, float]
     judge: Judge = field(default_factory=Judge)
+    changed: Callable[[], Any] | None = None
 
     @cached_property
     def reference(self) -> NDArray[np.float32]:
@@ -101,16 +112,42 @@ class Verifier:
         with stage(self.progress, name, self.seconds, len(self.pictures)):
             answers = self.judge.answer_pictures(bundle, self.pictures, self.progress.advance)
         is_float = manifest.scheme == "float32"
+        if is_float and self.changed is not None:
+            self._check_same(answers.scores)
+        is_same = is_float and self.changed is None
         verdict, pairs = judge_scores(
             reference,
             answers.scores,
             images=JudgedImages(
                 self.truth, manifest.labels, [picture.sha256 for picture in self.pictures]
             ),
-            limits=Limits(self.recipe.max_drop, FLOAT_PARITY if is_float else None),
+            limits=Limits(self.recipe.max_drop, FLOAT_PARITY if is_same else None),
             engine=answers.engine,
         )
         return Findings(verdict, pairs, self._golden(bundle, manifest, answers.scores))
+
+    @cached_property
+    def _changed_scores(self) -> NDArray[np.float32]:
+        """The changed network's probabilities, ``(N, classes) float32``."""
+        assert self.changed is not None
+        network, source = self.changed(), self.source
+        with stage(self.progress, "ask the changed network", self.seconds, len(self.pictures)):
+            return reference_scores(
+                network,
+                source.normalization,
+                source.preprocessing,
+                self.pictures,
+                self.progress.advance,
+            )
+
+    def _check_same(self, scores: NDArray[np.float32]) -> None:
+        """Raise GateError where a float32 file is not the changed network it was made of."""
+        worst = float(np.abs(self._changed_scores.astype(np.float64) - scores).max())
+        if not worst <= FLOAT_PARITY:
+            raise GateError(
+                f"a probability of the float32 file differs by {worst:.2g} from the network it was "
+                f"made of (allowed {FLOAT_PARITY:g}): the conversion changed it, report this"
+            )
 
     def _golden(
         self, bundle: Path, manifest: Manifest, scores: NDArray[np.float32]
