@@ -16,8 +16,11 @@ from smidgen.export.errors import ConversionError
 
 BUFFER_ALIGNMENT = 16
 _IDENTIFIER = b"TFL3"
-_OPERATORS = {
+_OPERATORS: dict[int, str] = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+}
+_TYPES: dict[int, str] = {
+    value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)
 }
 
 
@@ -58,8 +61,27 @@ def write_model(model: Any) -> bytes:
 
 def operators(model: Any) -> list[str]:
     """The builtin operators of the main subgraph in order, ``CONV_2D`` and so on."""
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    return [_OPERATORS[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators]
+    return [
+        operator_name(model.operatorCodes[operator.opcodeIndex])
+        for operator in model.subgraphs[0].operators
+    ]
+
+
+def operator_name(code: Any) -> str:
+    """``CONV_2D`` for an ``OperatorCodeT``; ``CUSTOM`` for one that is not builtin."""
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return _OPERATORS.get(number, f"operator {number}")
+
+
+def type_name(number: int) -> str:
+    """``float32``, ``int8`` ... for a number of the schema's ``TensorType``."""
+    return _TYPES.get(number, f"type {number}").lower()
+
+
+def is_constant(model: Any, tensor: Any) -> bool:
+    """Whether the file holds the values of a ``TensorT``."""
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
 
 
 def input_tensor(model: Any) -> Any:
