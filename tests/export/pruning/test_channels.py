@@ -64,6 +64,7 @@ def test_the_facts_say_what_was_done(small_network, workshop) -> None:
     assert facts["validation_top1_percent"] == "90.00"
     assert facts["validation_top1_percent_cut"] == "90.00 90.00"
     assert facts["validation_top1_percent_tuned"] == "90.00 90.00"
+    assert "adds a shortcut to them; logits: it is the output" in facts["left_alone"]
     for part in facts["channels"].split(", "):
         name, counts = part.split(" ")
         old, new = (int(count) for count in counts.split(">"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from smidgen.export.progress import stage
 from smidgen.export.pruning.cost import NetworkCost, cost_of
 from smidgen.export.pruning.criteria import Importance, LabelledPixels, bn_scale, l2, taylor
 from smidgen.export.pruning.dependencies import Dependencies, dependencies_of
@@ -51,7 +52,7 @@ def prune_to(
 
     Each step removes the same share of what is left. Channels are ranked anew on the network as it
     is then; the teacher of every tuning is the unpruned network. The widths of residual connections
-    stay.
+    stay (``left_alone`` in the facts says which and why).
 
     Args:
         target: what the result may cost.
@@ -142,13 +143,15 @@ def _cut(network: Any, step: int, course: _Course) -> Any:
 
 
 def _importance(network: Any, dependencies: Dependencies, course: _Course) -> Importance:
+    workshop, groups = course.workshop, dependencies.groups
     if course.settings.criterion == "bn-scale":
-        return bn_scale(network, dependencies.groups)
+        return bn_scale(network, groups)
     if course.settings.criterion == "l2":
-        return l2(network, dependencies.groups)
-    pixels, labels = course.workshop.tuner.batches(_TAYLOR_IMAGES)
-    images = LabelledPixels(pixels, labels, course.workshop.source.normalization)
-    return taylor(network, dependencies.groups, images)
+        return l2(network, groups)
+    with stage(workshop.progress, "rank channels", workshop.seconds):
+        pixels, labels = workshop.tuner.batches(_TAYLOR_IMAGES)
+        images = LabelledPixels(pixels, labels, workshop.source.normalization)
+        return taylor(network, groups, images)
 
 
 def _tune(network: Any, step: int, course: _Course) -> float:
@@ -175,6 +178,7 @@ def _facts(network: Any, smaller: Any, history: list[float]) -> dict[str, str]:
         "multiply_adds": f"{before.multiply_adds} > {after.multiply_adds}",
         "parameters": f"{before.parameters} > {after.parameters}",
         "channels": channels_kept(network, smaller),
+        "left_alone": "; ".join(dependencies_of(network).kept),
         "validation_top1_percent": f"{100 * history[0]:.2f}",
         "validation_top1_percent_cut": " ".join(f"{100 * share:.2f}" for share in cut),
         "validation_top1_percent_tuned": " ".join(f"{100 * share:.2f}" for share in tuned),

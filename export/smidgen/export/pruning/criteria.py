@@ -14,6 +14,7 @@ layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,10 @@ from smidgen.export.tensorflow_backend import keras, tf
 Importance = Mapping[str, NDArray[np.float64]]
 """By name of the group: ``(C,) float64``, at least 0, in the order of its channels."""
 
-_BATCH = 8
+_NUMBERS_AT_ONCE = 2**26
+"""Activations of a batch whose gradients are computed: 256 MB of float32, and as much again."""
+
+_LARGEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,24 @@ def taylor(network: Any, groups: Sequence[ChannelGroup], images: LabelledPixels)
     mean = np.asarray(images.normalization.mean, np.float32)
     std = np.asarray(images.normalization.std, np.float32)
     sums = [np.zeros(len(group.channels)) for group in groups]
-    for start in range(0, len(images.labels), _BATCH):
-        pixels = (images.pixels[start : start + _BATCH].astype(np.float32) - mean) / std
-        batch = changes(tf.constant(pixels), tf.constant(images.labels[start : start + _BATCH]))
+    size = _batch_size(network)
+    for start in range(0, len(images.labels), size):
+        pixels = (images.pixels[start : start + size].astype(np.float32) - mean) / std
+        batch = changes(tf.constant(pixels), tf.constant(images.labels[start : start + size]))
         for index, change in enumerate(batch):
             sums[index] += np.square(np.asarray(change, np.float64)).sum(axis=0)
     return {group.name: total / len(images.labels) for group, total in zip(groups, sums)}
+
+
+def _batch_size(network: Any) -> int:
+    shapes = [tensor.shape for op in network.operations for tensor in _flat(op.output)]
+    each = sum(math.prod(size or 1 for size in shape[1:]) for shape in shapes)
+    return max(1, min(_LARGEST_BATCH, _NUMBERS_AT_ONCE // each))
+
+
+def _flat(tensors: Any) -> list[Any]:
+    flat: list[Any] = keras.tree.flatten(tensors)
+    return flat
 
 
 @dataclass(frozen=True)
