@@ -111,10 +111,11 @@ def test_a_bundle_can_be_given(make_bundle: MakeBundle) -> None:
     "change",
     [
         {"input": TensorSpec("image", (-1, 3, 8, 8), "uint8", "NCHW", 0.0, 255.0)},
-        {"input": TensorSpec("image", (-1, 8, 8, 3), "float32", "NHWC", 0.0, 255.0)},
+        {"input": TensorSpec("image", (-1, 8, 8, 3), "float32", "NHWC", 0.0, 1.0, scale=1 / 255)},
+        {"input": TensorSpec("image", (-1, 8, 8, 3), "int8", "NHWC", 0.0, 255.0)},
         {"preprocessing": Preprocessing(width=9, height=8)},
     ],
 )
 def test_an_input_that_this_runtime_cannot_feed(make_bundle: MakeBundle, change: Any) -> None:
-    with pytest.raises(NotABundle, match="this runtime feeds uint8 NHWC"):
+    with pytest.raises(NotABundle, match=r"this runtime feeds pixels 0\.\.255 as NHWC"):
         Classifier(make_bundle("onnx", golden=None, **change), backend=FakeEngine())

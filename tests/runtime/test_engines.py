@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from smidgen.runtime import Classifier, EngineFailed, EngineMissing, SmidgenError
-from smidgen.runtime.engine_checks import MAX_THREADS, check_minimum, dequantize
+from smidgen.runtime.engine_checks import MAX_THREADS, check_minimum, dequantize, stored_pixels
 from smidgen.runtime.engines import ENGINES, install_advice, select_engine
 from smidgen.runtime.fake import FakeEngine
 from smidgen.runtime.manifest import TensorSpec
@@ -209,3 +209,11 @@ def test_the_real_engine_is_checked_too(make_bundle: MakeBundle) -> None:
 def test_threads_are_checked(make_bundle: MakeBundle, threads: Any) -> None:
     with pytest.raises(SmidgenError, match="threads = "):
         Classifier(make_bundle("onnx"), backend=FakeEngine(), threads=threads)
+
+
+def test_pixels_are_stored_as_the_model_takes_them() -> None:
+    pixels = np.array([[0, 127, 128, 255]], np.uint8)
+    assert stored_pixels(pixels, "uint8") is pixels
+    assert stored_pixels(pixels, "int8").tolist() == [[-128, -1, 0, 127]]
+    assert stored_pixels(pixels, "int8").dtype == np.int8
+    assert stored_pixels(pixels, "float32").tolist() == [[0.0, 127.0, 128.0, 255.0]]

@@ -196,11 +196,14 @@ class Classifier:
 
 
 def _check_input(manifest: Manifest) -> None:
-    """This runtime feeds uint8 RGB pixels, rows first, in the manifest's own size."""
+    """This runtime feeds RGB pixels, rows first, in the manifest's own size."""
     spec, size = manifest.input, manifest.preprocessing
     shape = (size.height, size.width, 3)
-    if spec.dtype != "uint8" or spec.layout != "NHWC" or tuple(spec.shape[1:]) != shape:
+    codes = {"uint8": 0, "int8": -128, "float32": 0}
+    is_pixel = spec.scale == 1.0 and codes.get(spec.dtype) == spec.zero_point
+    if not is_pixel or spec.layout != "NHWC" or tuple(spec.shape[1:]) != shape:
         raise NotABundle(
-            f"the model's input is {spec.dtype} {spec.layout} {spec.shape}: this runtime feeds "
-            f"uint8 NHWC (N, {size.height}, {size.width}, 3); export it again"
+            f"the model's input is {spec.dtype} {spec.layout} {spec.shape} with scale "
+            f"{spec.scale:g} and zero point {spec.zero_point}: this runtime feeds pixels 0..255 as "
+            f"NHWC (N, {size.height}, {size.width}, 3); export it again"
         )

@@ -16,6 +16,7 @@ from smidgen.runtime.manifest import Manifest, TensorSpec
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    Pixels = npt.NDArray[np.uint8]
     Scores = npt.NDArray[np.float32]
 
 ModelFormat = Literal["tflite", "onnx"]
@@ -47,6 +48,16 @@ def dequantize(stored: npt.NDArray[Any], scale: float, zero_point: int) -> Score
         return stored
     real: Scores = (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
     return real
+
+
+def stored_pixels(pixels: Pixels, dtype: str) -> npt.NDArray[Any]:
+    """Pixels 0..255 as a model's input stores them.
+
+    uint8: as they are; int8: less 128; float32: the same numbers.
+    """
+    if dtype == "int8":
+        return (pixels ^ np.uint8(128)).view(np.int8)
+    return pixels.astype(np.float32) if dtype == "float32" else pixels
 
 
 def check_tensor(engine: str, what: str, shape: Any, dtype: Any, spec: TensorSpec) -> None:

@@ -17,6 +17,7 @@ from smidgen.runtime.engine_checks import (
     import_library,
     installed_version,
     is_installed,
+    stored_pixels,
 )
 from smidgen.runtime.errors import EngineFailed
 from smidgen.runtime.manifest import Manifest
@@ -82,7 +83,7 @@ class OnnxSession:
         self._engine, self._inner = engine, inner
         self._input, self._output = inputs[0].name, outputs[0].name
         self._one_by_one = isinstance((inputs[0].shape or [None])[0], int)
-        self._spec = manifest.output
+        self._spec, self._input_dtype = manifest.output, manifest.input.dtype
         for what, tensor, spec in (
             ("input", inputs[0], manifest.input),
             ("output", outputs[0], manifest.output),
@@ -95,10 +96,11 @@ class OnnxSession:
         inner = self._inner
         if inner is None:
             raise EngineFailed(f"{self._engine}: the session is closed; open the Bundle again")
+        stored = stored_pixels(pixels, self._input_dtype)
         step = 1 if self._one_by_one else max(1, len(pixels))
         try:
             parts = [
-                inner.run([self._output], {self._input: pixels[start : start + step]})[0]
+                inner.run([self._output], {self._input: stored[start : start + step]})[0]
                 for start in range(0, len(pixels), step)
             ]
         except Exception as error:  # its own classes, which derive from Exception alone

@@ -17,6 +17,7 @@ from smidgen.runtime.engine_checks import (
     import_library,
     installed_version,
     is_installed,
+    stored_pixels,
 )
 from smidgen.runtime.errors import EngineFailed
 from smidgen.runtime.manifest import Manifest
@@ -81,7 +82,7 @@ class TfliteSession:
                 f"{engine}: {len(inputs)} inputs and {len(outputs)} outputs in the model, "
                 "expected 1 and 1; export it again"
             )
-        self._engine = engine
+        self._engine, self._input_dtype = engine, manifest.input.dtype
         self._interpreter: Any = interpreter
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         check_tensor(engine, "input", inputs[0]["shape"], inputs[0]["dtype"], manifest.input)
@@ -105,7 +106,7 @@ class TfliteSession:
             raise EngineFailed(f"{self._engine}: the session is closed; open the Bundle again")
         rows = []
         try:
-            for picture in pixels:
+            for picture in stored_pixels(pixels, self._input_dtype):
                 interpreter.set_tensor(self._input, picture[np.newaxis])
                 interpreter.invoke()
                 rows.append(interpreter.get_tensor(self._output)[0])
