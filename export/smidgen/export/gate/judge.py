@@ -1,8 +1,14 @@
-"""Runs a candidate in a child process, and the float model in this one, on the same pictures."""
+"""Runs a candidate in a child process, and the float model in this one, on the same pictures.
+
+A model file that kills its interpreter kills the child alone. Ctrl-C ends the child before this
+process goes on; a child whose parent was killed ends when it next says how far it is. The child's
+task and answers are files in a temporary folder (``TMPDIR``) that goes with the call.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import signal
 import subprocess
@@ -10,7 +16,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +24,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smidgen.export.errors import CandidateFailed
+from smidgen.export.errors import CandidateFailed, SourceError
+from smidgen.export.gate.judge_worker import STATUS_NO_SPACE, STATUS_PICTURE
 from smidgen.export.pictures import Picture, pixel_batches
 from smidgen.export.source import ChannelNormalization
-from smidgen.runtime.files import replacing
+from smidgen.runtime.errors import OutputError, SmidgenError
+from smidgen.runtime.files import output_error, replacing
 from smidgen.runtime.manifest import Preprocessing
 
 WORKER = (sys.executable, "-P", "-m", "smidgen.export.gate.judge_worker")
 STALL_SECONDS = 300.0
 _BATCH = 32
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -53,20 +62,23 @@ class Judge:
         """The Bundle's answers on ``pictures``, decoded by the child as the manifest says.
 
         Raises:
-            CandidateFailed: the child crashed, stalled, or refused the Bundle or a picture.
+            CandidateFailed: the child crashed, stalled, or refused the Bundle.
+            SourceError: a picture is gone, was changed, or is no whole image.
+            OutputError: no space for the answers.
         """
         task = {"pictures": [[item.path, item.sha256, item.turn] for item in pictures]}
-        with tempfile.TemporaryDirectory(prefix="smidgen-judge-") as folder:
-            return self._run(bundle, task, Path(folder), len(pictures), advance)
+        with _temporary_folder() as folder:
+            return self._run(bundle, task, folder, len(pictures), advance)
 
     def answer_pixels(self, bundle: Path, pixels: NDArray[np.uint8]) -> Answers:
-        """The Bundle's answers on input tensors ``(N, H, W, 3) uint8``. Raises CandidateFailed."""
-        with tempfile.TemporaryDirectory(prefix="smidgen-judge-") as folder:
-            path = Path(folder, "pixels.npy")
+        """The Bundle's answers on input tensors ``(N, H, W, 3) uint8``.
+
+        Raises CandidateFailed or OutputError, as ``answer_pictures``.
+        """
+        with _temporary_folder() as folder:
+            path = folder / "pixels.npy"
             np.save(path, pixels)
-            return self._run(
-                bundle, {"pixels": str(path)}, Path(folder), len(pixels), lambda _: None
-            )
+            return self._run(bundle, {"pixels": str(path)}, folder, len(pixels), lambda _: None)
 
     def _run(
         self,
@@ -93,7 +105,7 @@ class Judge:
                 "was stopped: the file is not usable"
             )
         if status != 0:
-            raise CandidateFailed(f"{bundle.name} {_ending(status, complaints)}")
+            raise _fault(status, bundle, complaints)
         return _read_answers(bundle, out, count)
 
 
@@ -132,18 +144,43 @@ class _Watchdog:
         self._process.kill()
 
 
-def _ending(status: int, complaints: Path) -> str:
-    last = (complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[
-        -1
-    ]
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for one child. Raises OutputError where nothing can be written."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="smidgen-judge-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise output_error(Path(error.filename or tempfile.gettempdir()), error) from error
+        raise
+
+
+def _fault(status: int, bundle: Path, complaints: Path) -> SmidgenError:
+    """What the child's exit status means."""
+    lines = complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = lines[-1] if lines else ""
+    if status == STATUS_NO_SPACE:
+        return OutputError(
+            f"no space in {tempfile.gettempdir()} for the answers of {bundle.name}: free some "
+            "there, or name another place in TMPDIR, and run again"
+        )
+    if status == STATUS_PICTURE:
+        return SourceError(last)
     if status >= 0:
-        return f"failed in its own runtime: {last or f'exit status {status}'}"
+        why = last or f"exit status {status}"
+        return CandidateFailed(f"{bundle.name} failed in its own runtime: {why}")
     name = str(-status)
     with contextlib.suppress(ValueError):
         name = signal.Signals(-status).name
-    return (
-        f"crashed its own runtime ({name}{'; ' + last if last else ''}): the file is not usable, "
-        "try another scheme"
+    if name in ("SIGKILL", "SIGTERM"):
+        return CandidateFailed(
+            f"{bundle.name} was not judged: its process was ended from outside ({name}), most "
+            "often for lack of memory; close other programs and run again"
+        )
+    return CandidateFailed(
+        f"{bundle.name} crashed its own runtime ({name}{'; ' + last if last else ''}): the file is "
+        "not usable, try another scheme"
     )
 
 

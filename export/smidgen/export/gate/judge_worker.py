@@ -5,11 +5,12 @@ kills this process alone. ``TASK`` is a JSON file with
 ``{"pictures": [[path, sha256, turn], ...]}`` or ``{"pixels": "FILE.npy"}``
 (``(N, H, W, 3) uint8``). ``OUT`` becomes an ``.npz`` file with ``scores`` ``(N, classes) float32``
 and ``engine``. A line ``done N`` on stdout for each batch of N; on failure one line on stderr and
-exit status 1.
+exit status 1; 3 where the answers cannot be written, 4 where a picture cannot be used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -19,11 +20,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from smidgen.export.errors import SourceError
 from smidgen.export.pictures import Picture, pixel_batches
 from smidgen.runtime.classifier import Classifier
-from smidgen.runtime.errors import SmidgenError
+from smidgen.runtime.errors import OutputError, SmidgenError
 from smidgen.runtime.files import replacing
 from smidgen.runtime.manifest import Preprocessing
+
+STATUS_NO_SPACE = 3
+STATUS_PICTURE = 4
 
 _BATCH = 32
 
@@ -56,12 +61,15 @@ def _batches(
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0 done, 1 failed with one line on stderr."""
+    """The exit status, after one line on stderr where it is not 0."""
     try:
         run(*arguments)
     except SmidgenError as error:
-        print(error, file=sys.stderr)
-        return 1
+        with contextlib.suppress(OSError):  # no space for this line either
+            print(error, file=sys.stderr)
+        if isinstance(error, OutputError):
+            return STATUS_NO_SPACE
+        return STATUS_PICTURE if isinstance(error, SourceError) else 1
     return 0
 
 
