@@ -66,6 +66,20 @@ ENVIRONMENTS = {
         (),
         900 * MEBIBYTE,
     ),
+    "rival-aeq": Environment(
+        "ai-edge-quantizer, which the benchmark of quantizers compares with ours",
+        ".venv-rival-aeq",
+        ("rival-aeq",),
+        (),
+        600 * MEBIBYTE,
+    ),
+    "rival-nncf": Environment(
+        "NNCF, which the benchmark of quantizers compares with ours",
+        ".venv-rival-nncf",
+        ("rival-nncf",),
+        (),
+        800 * MEBIBYTE,
+    ),
     "runtime-litert": Environment(
         "a bare device with LiteRT", ".venv-runtime-litert", ("runtime-litert",), (), 250 * MEBIBYTE
     ),
