@@ -1,0 +1,88 @@
+"""Rounding the weights of a kernel together, so that their errors cancel in the output.
+
+Rounding to nearest makes each weight's error small; what counts is the error of the output,
+``e @ covariance @ e`` for the errors ``e`` of a row of weights (its mean goes into the bias). The
+weights are rounded one after the other, each error being spread over those not yet rounded (GPTQ:
+Frantar et al. 2022, arXiv:2210.17323, after Hassibi and Stork 1993); then single weights are
+moved where that lowers the error. A weight of zero stays zero: pruned networks keep their zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smidgen.export.quantization.numbers import LARGEST_WEIGHT
+
+DAMPING = 0.01
+"""Share of the mean variance that is added to each variance: few images, many taps."""
+
+_SWEEPS = 1
+_BLOCK = 64
+
+
+def rounded_together(
+    rows: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Whole numbers -127..127 near ``rows`` with little error in the output.
+
+    Args:
+        rows: weights in units of their scale, ``(groups, rows, taps)``.
+        covariance: of the patches, ``(groups, taps, taps)``.
+    """
+    damped = _damped(covariance)
+    order = np.argsort(-np.diagonal(damped, axis1=1, axis2=2).mean(axis=0), kind="stable")
+    damped = damped[:, order][:, :, order]
+    rounded = np.empty_like(rows)
+    rounded[:, :, order] = _descended(rows[:, :, order], _spread(rows[:, :, order], damped), damped)
+    return rounded
+
+
+def _damped(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    variances = np.diagonal(covariance, axis1=1, axis2=2)
+    extra = DAMPING * variances.mean(axis=1) + 1e-12
+    damped: NDArray[np.float64] = covariance + extra[:, None, None] * np.eye(covariance.shape[1])
+    return damped
+
+
+def _spread(rows: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One weight after the other; each error goes on to the following weights."""
+    factor = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
+    left, rounded = rows.copy(), np.empty_like(rows)
+    taps = rows.shape[2]
+    for start in range(0, taps, _BLOCK):
+        stop = min(start + _BLOCK, taps)
+        errors = np.empty_like(rows[:, :, start:stop])
+        for tap in range(start, stop):
+            exact = left[:, :, tap]
+            whole = np.clip(np.rint(exact), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+            whole[rows[:, :, tap] == 0] = 0
+            rounded[:, :, tap] = whole
+            error = (exact - whole) / factor[:, tap, tap, np.newaxis]
+            left[:, :, tap:stop] -= error[:, :, np.newaxis] * factor[:, np.newaxis, tap, tap:stop]
+            errors[:, :, tap - start] = error
+        left[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    return rounded
+
+
+def _descended(
+    rows: NDArray[np.float64], rounded: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Coordinate descent over whole numbers from ``rounded``."""
+    rounded = rounded.copy()
+    slope = (rounded - rows) @ covariance
+    variances = np.diagonal(covariance, axis1=1, axis2=2)
+    for _ in range(_SWEEPS):
+        moved = False
+        for tap in range(rows.shape[2]):
+            step = np.rint(-slope[:, :, tap] / variances[:, np.newaxis, tap])
+            after = np.clip(rounded[:, :, tap] + step, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+            after[rows[:, :, tap] == 0] = 0
+            step = after - rounded[:, :, tap]
+            if step.any():
+                moved = True
+                rounded[:, :, tap] = after
+                slope += step[:, :, np.newaxis] * covariance[:, np.newaxis, tap]
+        if not moved:
+            break
+    return rounded
