@@ -28,7 +28,7 @@ from smidgen.bench.quantization.contest import Made, Processes, Reading, best_ri
 from smidgen.bench.quantization.fidelity import Fidelity, compare, ratio_of_differences
 from smidgen.bench.quantization.fidelity_table import fidelity_notes, fidelity_table
 from smidgen.bench.quantization.logits import answer, before_softmax
-from smidgen.bench.quantization.task import PixelScale, Task
+from smidgen.bench.quantization.task import PixelScale, Subject, Task
 from smidgen.bench.recipe import BenchRecipe
 from smidgen.bench.training.contenders import linked_rooms
 from smidgen.export.errors import SourceError
@@ -36,7 +36,8 @@ from smidgen.export.gate.verdicts import JudgedImages
 
 RUNTIME_TESTS = Path(__file__).parent.parent / "runtime"
 SCALE = PixelScale(1 / 128, 127)
-TASK = Task("tiny", "photos", 3, "f.keras", "f.tflite", "f.onnx", "c.npy", SCALE)
+SUBJECT = Subject("tiny", "photos", 3, 1)
+TASK = Task(SUBJECT, "f.keras", "f.tflite", "f.onnx", "c.npy", SCALE)
 
 
 def logits_of(answers: list[int], classes: int = 4) -> np.ndarray:
@@ -381,17 +382,20 @@ def test_the_quantizers_of_the_toolchain_work_and_agree(tmp_path: Path) -> None:
         noise = np.random.default_rng(number).integers(0, 256, (2, 3, 3), np.uint8)
         Image.fromarray(noise).resize((32, 24)).save(photos / f"{number % 3:04}_{number}.png")
     source = _tiny_source(photos)
-    material = prepare(source, "tiny", str(photos), tmp_path)
+    material = prepare(Subject("tiny", str(photos), 12), source, tmp_path)
     assert material.pixels.shape == (28, 16, 16, 3) and material.logits.shape == (28, 3)
-    calibration = np.load(material.task.pixels)
-    assert calibration.shape == (12, 16, 16, 3)
-    assert (calibration.min(), calibration.max()) == (0, 255)
+    fed = np.load(material.task.pixels)
+    assert fed.shape == (12, 16, 16, 3) and (fed.min(), fed.max()) == (0, 255)
     names = [Path(picture.path).name for picture in source.held_out]
     assert material.truth is not None
     assert material.truth.tolist() == [int(name[:4]) for name in names]
     assert truth_of(["0001_a.jpg", "cat.jpg"]) is None
-    with pytest.raises(NothingToMeasure, match="to judge on"):
-        split(source.held_out, 28)
+    pictures = [*source.calibration_pool, *source.held_out]
+    calibration, judged = split(pictures, 12, fold=2)
+    assert calibration == list(source.held_out[12:24]) and len(judged) == 28
+    for count, fold in ((28, 0), (12, 2)):
+        with pytest.raises(NothingToMeasure, match="to judge on"):
+            split(source.held_out, count, fold)
     np.save(tmp_path / "judged.npy", material.pixels)
     field = [one for one in CONTENDERS if not one.is_ours and not one.environment]
     rooms = linked_rooms(tmp_path / "rooms")

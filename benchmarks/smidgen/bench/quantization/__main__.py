@@ -1,13 +1,13 @@
 """How near int8 files are to the float model: smidgen's beside other quantizers', in one run.
 
     python -m smidgen.bench.quantization --images FOLDER [--network efficientnet-lite0]
-        [--calibration-images 100] [--markdown FILE] [--json FILE] [--files FOLDER]
+        [--calibration-images 100] [--fold 0] [--markdown FILE] [--json FILE] [--files FOLDER]
 
 The pretrained network is quantized by each contender in a process of its own, from the same float
-function: BatchNorm folded, decoded pixels to logits. The first images by content hash are the
-calibration set, the same tensors for all; every file is judged on the other images, pre-processed
-by our manifest. Rivals quantize the network without softmax; our files end in softmax and are read
-before it. Their answers are those of the whole file.
+function: BatchNorm folded, decoded pixels to logits. The calibration images are the first by
+content hash (``--fold 1``: the next as many, and so on), the same tensors for all; every file is
+judged on all other images, pre-processed by our manifest. Rivals quantize the network without
+softmax; our files end in softmax and are read before it. Answers are those of the whole file.
 
 NNCF and ai-edge-quantizer run in environments of their own:
 
@@ -35,6 +35,7 @@ from smidgen.bench.origin import source_commit
 from smidgen.bench.quantization.contenders import CONTENDERS
 from smidgen.bench.quantization.contest import Processes, Row, hold
 from smidgen.bench.quantization.fidelity_table import fidelity_notes, fidelity_table
+from smidgen.bench.quantization.task import Subject
 from smidgen.bench.training.contenders import linked_rooms
 from smidgen.runtime.errors import SmidgenError
 from smidgen.runtime.files import write_text
@@ -68,13 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _contest(arguments: argparse.Namespace) -> tuple[list[str], list[Row]]:
     from smidgen.bench.quantization.material import float_model, prepare
 
+    subject = Subject(
+        arguments.network,
+        str(arguments.images.resolve()),
+        arguments.calibration_images,
+        arguments.fold,
+    )
     chosen = [one for one in CONTENDERS if not arguments.only or one.stem in arguments.only]
     with tempfile.TemporaryDirectory(prefix="smidgen-quantization-") as name:
         folder = Path(name)
         _say("the float model")
-        images = str(arguments.images.resolve())
-        source = float_model(arguments.network, images, arguments.calibration_images)
-        material = prepare(source, arguments.network, images, folder)
+        material = prepare(subject, float_model(subject), folder)
         np.save(folder / "judged.npy", material.pixels)
         out = arguments.files or folder
         out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,10 @@ def _contest(arguments: argparse.Namespace) -> tuple[list[str], list[Row]]:
         )
         rows = hold(chosen, processes, material.logits, material.truth, _say)
         answers = material.logits.argmax(axis=1)
-    counts = f"{len(answers)} images judged, {arguments.calibration_images} for calibration"
+    counts = (
+        f"{len(answers)} images judged, {subject.calibration_images} for calibration "
+        f"(fold {subject.fold})"
+    )
     truth = material.truth
     top1 = "" if truth is None else f"; float top-1 {100 * (answers == truth).mean():.2f} %"
     return [*_head(), f"{arguments.network}, {counts}{top1}"], rows
@@ -98,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--images", type=Path, required=True, help="folder of images, any depth")
     add("--network", default="efficientnet-lite0", help="pretrained (default efficientnet-lite0)")
-    add("--calibration-images", type=int, default=100, help="the first by hash (default 100)")
+    add("--calibration-images", type=int, default=100, help="how many (default 100)")
+    add("--fold", type=int, default=0, help="which of them, by content hash (default 0: the first)")
     names = [contender.stem for contender in CONTENDERS]
     add("--only", choices=names, nargs="+", metavar="NAME", help=f"of {', '.join(names)}")
     add("--markdown", type=Path, metavar="FILE", help="write the table there, too")

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from smidgen.bench.errors import NothingToMeasure
-from smidgen.bench.quantization.task import PixelScale, Task
+from smidgen.bench.quantization.task import PixelScale, Subject, Task
 from smidgen.export.calibration import Calibration
 from smidgen.export.formats.to_onnx import to_onnx_core
 from smidgen.export.graphs.deploy_graph import pixel_code, quantizable_graph
@@ -41,19 +41,22 @@ class Material:
     truth: NDArray[np.int64] | None
 
 
-def split(pictures: Sequence[Picture], count: int) -> tuple[list[Picture], list[Picture]]:
-    """The first ``count`` by content hash to calibrate on, and the others to judge on.
+def split(
+    pictures: Sequence[Picture], count: int, fold: int = 0
+) -> tuple[list[Picture], list[Picture]]:
+    """The ``fold``-th ``count`` by content hash to calibrate on, and the others to judge on.
 
     Raises:
-        NothingToMeasure: none would be left.
+        NothingToMeasure: there are not as many, or none would be left to judge on.
     """
-    if len(pictures) <= count:
+    start, end = fold * count, (fold + 1) * count
+    if len(pictures) <= count or len(pictures) < end:
         raise NothingToMeasure(
-            f"{len(pictures)} different images, {count} of them for calibration: expected more, "
-            "to judge on"
+            f"{len(pictures)} different images, fold {fold} of {count} for calibration: expected "
+            "more, or a lower fold or count, so that some are left to judge on"
         )
     ordered = sorted(pictures, key=lambda picture: picture.sha256)
-    return ordered[:count], ordered[count:]
+    return ordered[start:end], ordered[:start] + ordered[end:]
 
 
 def truth_of(names: Sequence[str]) -> NDArray[np.int64] | None:
@@ -64,25 +67,27 @@ def truth_of(names: Sequence[str]) -> NDArray[np.int64] | None:
     return np.array([int(match[1]) for match in found if match], np.int64)
 
 
-def float_model(network: str, images: str, count: int) -> FloatModel:
-    """The pretrained ``network`` with ``count`` of ``images`` for calibration, the others held out.
+def float_model(subject: Subject) -> FloatModel:
+    """The network with the images of the fold for calibration, and the others held out.
 
     Raises:
         SmidgenError: the network is not known, or there are too few images.
     """
-    if network not in BACKBONES:
+    if subject.network not in BACKBONES:
         raise NothingToMeasure(
-            f"network {network!r} is not known: expected one of {', '.join(sorted(BACKBONES))}"
+            f"network {subject.network!r} is not known: expected one of "
+            f"{', '.join(sorted(BACKBONES))}"
         )
-    calibration, judged = split(scan_unlabelled(images), count)
-    source = from_pretrained(network, images=images)
+    pictures = scan_unlabelled(subject.images)
+    calibration, judged = split(pictures, subject.calibration_images, subject.fold)
+    source = from_pretrained(subject.network, images=subject.images)
     return dataclasses.replace(source, calibration_pool=tuple(calibration), held_out=tuple(judged))
 
 
-def prepare(source: FloatModel, network: str, images: str, folder: Path) -> Material:
+def prepare(subject: Subject, source: FloatModel, folder: Path) -> Material:
     """Write the float files and the calibration pixels into ``folder``, and answer in float.
 
-    ``source``: from ``float_model`` of ``network`` and ``images``.
+    ``source``: the ``float_model`` of ``subject``.
     """
     model = source.load()
     with captured_output():
@@ -99,9 +104,7 @@ def prepare(source: FloatModel, network: str, images: str, folder: Path) -> Mate
     np.save(folder / "calibration.npy", np.concatenate(list(calibration.pixels())))
     pixels = np.concatenate(list(pixel_batches(source.held_out, source.preprocessing, 32)))
     task = Task(
-        network=network,
-        images=images,
-        calibration_images=len(source.calibration_pool),
+        subject=subject,
         keras=str(folder / "float.keras"),
         tflite=str(folder / "float.tflite"),
         onnx=str(folder / "float.onnx"),

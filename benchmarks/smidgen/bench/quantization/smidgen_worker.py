@@ -17,8 +17,8 @@ from smidgen.export.recipe import ExportPlan, ExportRecipe
 
 def quantize(task: Task) -> bytes:
     """The int8 file's bytes by ``task.method``."""
-    source = float_model(task.network, task.images, task.calibration_images)
-    plan = ExportPlan(ExportRecipe(calibration_images=task.calibration_images))
+    source = float_model(task.subject)
+    plan = ExportPlan(ExportRecipe(calibration_images=task.subject.calibration_images))
     with tempfile.TemporaryDirectory(prefix="smidgen-passes-") as passes:
         converter = Converter(source, plan, Path(passes), ConsoleProgress(), {})
         return converter.convert("onnx" if task.method == "onnx" else "tflite", "int8").data

@@ -34,19 +34,30 @@ class PixelScale:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """A pretrained network, and the folder of images that it is calibrated and judged on.
+
+    In the order of their content hashes, block number ``fold`` of ``calibration_images`` images is
+    for calibration; all others are judged.
+    """
+
+    network: str
+    images: str
+    calibration_images: int
+    fold: int = 0
+
+
+@dataclass(frozen=True)
 class Task:
     """The float network in three forms, the calibration images, and what to make of them.
 
     ``keras``, ``tflite``, ``onnx``: files of one function, from decoded pixels (float32; ``(1, H,
     W, 3)``, in ONNX ``(N, 3, H, W)``) to logits (float32), BatchNorm folded. ``pixels``: a ``.npy``
     file, ``(N, H, W, 3) uint8, 0..255``. ``method``: what the worker's docstring names. ``target``:
-    the file to write. ``network`` and ``images``: the same network and images for smidgen itself,
-    which makes its own float model.
+    the file to write. ``subject``: for smidgen itself, which starts from its own float model.
     """
 
-    network: str
-    images: str
-    calibration_images: int
+    subject: Subject
     keras: str
     tflite: str
     onnx: str
@@ -63,7 +74,11 @@ class Task:
     def from_json(cls, text: str) -> Task:
         """The inverse of ``to_json``."""
         values = json.loads(text)
-        return cls(**{**values, "scale": PixelScale(**values["scale"])})
+        values["subject"], values["scale"] = (
+            Subject(**values["subject"]),
+            PixelScale(**values["scale"]),
+        )
+        return cls(**values)
 
     def calibration(self, *, channels_first: bool = False) -> Iterator[NDArray[np.float32]]:
         """The decoded calibration images one by one, ``(1, H, W, 3)`` or ``(1, 3, H, W)``."""
