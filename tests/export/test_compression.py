@@ -30,9 +30,11 @@ class Passes:
 
     def table(self) -> dict[str, Any]:
         return {
-            "channels": lambda n, s, _: self._apply("channels", n, 1.0, s.keep),
-            "sparsity": lambda n, s, _: self._apply("sparsity", n, 10.0, s.share),
-            "clustering": lambda n, s, _: self._apply("clustering", n, 100.0, s.clusters),
+            "channels": lambda n, p, _: self._apply("channels", n, 1.0, p.channels.keep),
+            "sparsity": lambda n, p, _: self._apply("sparsity", n, 10.0, p.sparsity.share),
+            "clustering": lambda n, p, _: self._apply(
+                "clustering", n, 100.0, p.clustering.clusters
+            ),
         }
 
     def _apply(self, name, network, number, setting):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smidgen.export.errors import GateError
+from smidgen.export.errors import GateError, TargetError
 from smidgen.export.line import export
 from smidgen.export.recipe import ExportPlan, ExportRecipe
 from smidgen.export.source import FloatModel
@@ -181,3 +181,24 @@ def test_a_run_without_held_out_images_is_not_exported(float_model, tmp_path):
     with pytest.raises(GateError, match="no held-out images"):
         export(source, ONE, tmp_path)
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_target_that_a_file_does_not_fit_is_refused_by_its_operator(float_model, tmp_path):
+    plan = ExportPlan(
+        ExportRecipe(formats=("tflite",), schemes=("float32",), targets=("edgetpu-ready",))
+    )
+    result = export(float_model, plan, tmp_path)
+    assert not list(tmp_path.glob("*.tflite"))
+    assert "does not run in edgetpu-ready" in result.failures[0].reason
+    fits = ExportRecipe(formats=("onnx",), schemes=("float32",), targets=("onnxruntime==1.17",))
+    assert export(float_model, ExportPlan(fits), tmp_path).ok
+
+
+def test_a_target_that_nothing_is_made_for_is_one_line(float_model, tmp_path):
+    for target, message in (
+        ("onnxruntime", "only tflite is exported: add --formats onnx"),
+        ("litter", "expected one of litert"),
+    ):
+        plan = ExportPlan(ExportRecipe(formats=("tflite",), targets=(target,)))
+        with pytest.raises(TargetError, match=message):
+            export(float_model, plan, tmp_path)

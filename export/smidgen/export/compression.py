@@ -29,8 +29,8 @@ _GENERATION = 1
 
 PASSES_FOLDER = "passes"
 
-Apply = Callable[[Any, Any, Workshop], PassResult]
-"""A pass: network, its table of the recipe and the workshop to the changed network."""
+Apply = Callable[[Any, ExportPlan, Workshop], PassResult]
+"""A pass: network, plan and workshop to the changed network."""
 
 
 class Compressed(NamedTuple):
@@ -40,17 +40,30 @@ class Compressed(NamedTuple):
     records: tuple[PassRecord, ...]
 
 
-def network_passes() -> Mapping[str, Apply]:
-    """Every pass that makes a float network of one, by the name of its table, in their order."""
-    from smidgen.export.guest.clustering import cluster_weights
-    from smidgen.export.guest.sparsity import prune_weights
+def _channels(network: Any, plan: ExportPlan, workshop: Workshop) -> PassResult:
     from smidgen.export.pruning.channels import prune_channels
 
-    return {
-        "channels": prune_channels,
-        "sparsity": prune_weights,
-        "clustering": cluster_weights,
-    }
+    return prune_channels(network, plan.channels, workshop)
+
+
+def _sparsity(network: Any, plan: ExportPlan, workshop: Workshop) -> PassResult:
+    from smidgen.export.guest.sparsity import sparsify
+
+    return sparsify(network, plan.sparsity, workshop)
+
+
+def _clustering(network: Any, plan: ExportPlan, workshop: Workshop) -> PassResult:
+    from smidgen.export.guest.clustering import cluster
+
+    return cluster(network, plan.clustering, workshop, is_sparse="sparsity" in plan.passes)
+
+
+PASSES: Mapping[str, Apply] = {
+    "channels": _channels,
+    "sparsity": _sparsity,
+    "clustering": _clustering,
+}
+"""Every pass that makes a float network of one, by the name of its table, in their order."""
 
 
 def compress(
@@ -58,7 +71,7 @@ def compress(
     plan: ExportPlan,
     workshop: Workshop,
     folder: Path,
-    passes: Mapping[str, Apply] | None = None,
+    passes: Mapping[str, Apply] = PASSES,
 ) -> Compressed:
     """Apply the passes of ``plan`` to the network that ``load`` gives.
 
@@ -67,14 +80,13 @@ def compress(
         plan: which passes, with which settings.
         workshop: what a pass works with.
         folder: where results are kept: ``<pass>-<key>.keras`` and ``.json``.
-        passes: the table of passes; None: ``network_passes``.
+        passes: the table of passes.
 
     Raises:
         ExportError, TrainError: a pass cannot be done.
         OutputError: ``folder`` cannot be written to.
     """
-    table = passes or network_passes()
-    wanted = [name for name in table if name in plan.passes]
+    wanted = [name for name in passes if name in plan.passes]
     keys = [pass_key(workshop, plan, wanted[: index + 1]) for index in range(len(wanted))]
     done, network, records = _nearest(folder, wanted, keys)
     if wanted and workshop.source.training is None:
@@ -85,7 +97,7 @@ def compress(
     network = load() if network is None else network
     for name, key in list(zip(wanted, keys))[done:]:
         with stage(workshop.progress, name, workshop.seconds):
-            result = table[name](network, getattr(plan, name), workshop)
+            result = passes[name](network, plan, workshop)
         network, records = result.network, (*records, PassRecord(name, result.facts))
         _keep(folder, f"{name}-{key}", network, records)
         for fact, value in result.facts.items():

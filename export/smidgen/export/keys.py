@@ -42,7 +42,7 @@ def bundle_key(source: FloatModel, plan: ExportPlan, form: Format, scheme: Schem
 def _settings(plan: ExportPlan, scheme: Scheme) -> dict[str, Any]:
     """The tables of ``plan`` that have a say in a file of ``scheme``; what is off has none."""
     export = as_mapping(plan.export)
-    for name in ("formats", "schemes", "targets"):
+    for name in ("formats", "schemes"):
         del export[name]
     is_int8 = scheme in ("int8", "int16x8")
     if not is_int8:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from smidgen.export.bundles import Wanted, manifest_of, summary
 from smidgen.export.compression import PASSES_FOLDER
-from smidgen.export.errors import ExportError
+from smidgen.export.errors import ExportError, TargetError
 from smidgen.export.keys import bundle_key
 from smidgen.export.progress import Progress
 from smidgen.export.recipe import ExportPlan, Format
@@ -58,7 +58,7 @@ def export(
         OutputError: the folder cannot be written to.
         SourceError: the float model cannot be loaded, or an image changed.
         GateError: the float model has no answers to compare with.
-        TrainError: tuning a changed network failed.
+        TargetError: no such target, or no file is made for it.
     """
     progress = progress or SilentProgress()
     order = _Order(source, plan, Path(folder), passes or Path(folder) / PASSES_FOLDER, progress)
@@ -89,6 +89,8 @@ def _export(order: _Order) -> ExportResult:
         if pair in made:
             order.progress.note(f"{made[pair].file} is up to date")
     pending = [pair for pair in asked if pair not in made]
+    if pending and order.plan.export.targets:
+        _check_targets(order.plan)
     seconds: dict[str, float] = {}
     failures: list[Failure] = []
     if pending:
@@ -104,6 +106,18 @@ def _export(order: _Order) -> ExportResult:
                     order.progress.note(f"{pair[1]} .{pair[0]} failed: {error}")
                 _result(order.folder, made, failures, seconds).write()
     return _result(order.folder, {p: made[p] for p in asked if p in made}, failures, seconds)
+
+
+def _check_targets(plan: ExportPlan) -> None:
+    """Raise TargetError for a target that is not known, or that no file is made for."""
+    from smidgen.export.formats.runtimes import parse_target
+
+    for target in map(parse_target, plan.export.targets):
+        if target.model_format not in plan.export.formats:
+            raise TargetError(
+                f"target {target} runs .{target.model_format} files and only "
+                f"{', '.join(plan.export.formats)} is exported: add --formats {target.model_format}"
+            )
 
 
 @dataclass(frozen=True)
@@ -151,10 +165,14 @@ def _workbench(order: _Order, seconds: dict[str, float]) -> Iterator[_Workbench]
 def _make(bench: _Workbench, pair: Pair) -> ExportedBundle:
     """Convert, pack, judge and name one Bundle. Raises ExportError, TrainError and others."""
     from smidgen.export.formats.pack import pack, with_findings
+    from smidgen.export.formats.runtimes import parse_target, require_target
 
     converter, order, wanted = bench.converter, bench.order, bench.order.wanted(pair)
     before = converter.seconds.copy()
     converted = converter.convert(*pair)
+    for target in map(parse_target, order.plan.export.targets):
+        if target.model_format == wanted.model_format:
+            require_target(converted.data, wanted.model_format, target)
     bundle, manifest = pack(converted.data, manifest_of(wanted, converted))
     candidate = bench.work / f"{wanted.stem}.{wanted.model_format}"
     write_bytes(candidate, bundle)

@@ -13,7 +13,7 @@ from smidgen.export.calibration import Calibration, choose
 from smidgen.export.compression import Compressed, compress
 from smidgen.export.errors import FoldError, SourceError
 from smidgen.export.formats import to_onnx, to_tflite
-from smidgen.export.formats.tflite_file import minimum_runtime, read_model
+from smidgen.export.formats.runtimes import minimum_runtime
 from smidgen.export.graphs.deploy_graph import INPUT_NAME, OUTPUT_NAME, pixel_code
 from smidgen.export.graphs.fold import fold_batch_norms
 from smidgen.export.progress import Progress, stage
@@ -106,7 +106,7 @@ class Converter:
             input=image,
             output=scores,
             records=self.compressed.records,
-            minimum_runtime=oldest_runtime(data, model_format),
+            minimum_runtime=minimum_runtime(data, model_format),
             calibration_sha256=used.sha256 if used else "",
             calibration_images=len(used) if used else 0,
         )
@@ -159,14 +159,6 @@ def tensor_specs(
         top = 255 / 256
         return image, TensorSpec(OUTPUT_NAME, classes, "uint8", "NC", 0.0, top, scale=1 / 256)
     return image, TensorSpec(OUTPUT_NAME, classes, "float32", "NC", 0.0, 1.0)
-
-
-def oldest_runtime(model: bytes, model_format: Format) -> dict[str, str]:
-    """The manifest's ``minimum_runtime`` for a model file."""
-    if model_format == "onnx":
-        return {"onnxruntime": to_onnx.MINIMUM_ONNXRUNTIME}
-    lowest = minimum_runtime(read_model(model))
-    return {"tflite": lowest} if lowest else {}
 
 
 def _check_fold(model: Any, folded: Any) -> None:
