@@ -12,12 +12,15 @@ import pytest
 
 from smidgen.export.errors import GateError, TargetError
 from smidgen.export.line import export
-from smidgen.export.recipe import ExportPlan, ExportRecipe
+from smidgen.export.recipe import ExportPlan, ExportRecipe, QuantizationRecipe
 from smidgen.export.source import FloatModel
 from smidgen.runtime import Bundle, Classifier, selftest
 from smidgen.runtime.errors import OutputError
 from smidgen.train.lock import sole_writer
 from smidgen.train.progress import SilentProgress
+
+U8 = QuantizationRecipe(onnx_activations="u8")
+"""Not measured: that takes 21 processes."""
 
 ONE = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("float32",)))
 
@@ -49,7 +52,7 @@ def test_four_judged_bundles(result, float_model):
         with Classifier(bundle) as classifier:
             assert selftest(classifier).passed
     left = {path.name for path in result.folder.iterdir()}
-    assert left == {*names, "export.json"}
+    assert left == {*names, "export.json", "model_card.md", "model_card.json", "passes"}
     report = json.loads((result.folder / "export.json").read_text())
     assert report["ok"] is True
     assert [entry["file"] for entry in report["bundles"]] == names
@@ -102,7 +105,7 @@ def outlier_network(network: Any) -> Any:
 
 
 def test_a_failed_gate_keeps_the_file_under_a_name_that_says_so(float_model, tmp_path):
-    recipe = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("int8",), max_drop=20.0))
+    recipe = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("int8",), max_drop=20.0), U8)
     good = export(float_model, recipe, tmp_path)
     assert [path.name for path in tmp_path.glob("*.onnx")] == ["toy-int8.onnx"]
     broken = outlier_network(float_model.load())
@@ -131,7 +134,7 @@ def test_one_failing_file_does_not_stop_the_others(float_model, tmp_path):
 
 
 def test_undecided_fails_where_the_recipe_says_so(float_model, tmp_path):
-    recipe = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("int8",), undecided="fail"))
+    recipe = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("int8",), undecided="fail"), U8)
     result = export(float_model, recipe, tmp_path)
     assert result.bundles[0].verdict.verdict in ("undecided", "fail")  # 40 images decide nothing
     assert result.failed
@@ -152,7 +155,9 @@ def test_leftovers_of_a_killed_export_go_and_a_folder_that_cannot_be_is_one_line
     left.mkdir()
     (left / "half.onnx").write_bytes(b"half")
     export(float_model, ONE, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"toy-float32.onnx", "export.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "toy-float32.onnx", "export.json", "model_card.md", "model_card.json",
+    }  # fmt: skip
     with pytest.raises(OutputError, match="cannot write"):
         export(float_model, ONE, tmp_path / "export.json" / "below")
 

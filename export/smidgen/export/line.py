@@ -22,9 +22,10 @@ from smidgen.export.bundles import Wanted, manifest_of, summary
 from smidgen.export.compression import PASSES_FOLDER
 from smidgen.export.errors import ExportError, TargetError
 from smidgen.export.keys import bundle_key
-from smidgen.export.progress import Progress
+from smidgen.export.progress import Progress, stage
 from smidgen.export.recipe import ExportPlan, Format
 from smidgen.export.result import ExportedBundle, ExportResult, Failure, is_intact, made_before
+from smidgen.export.seeing.model_card import write_model_card
 from smidgen.export.source import FloatModel
 from smidgen.export.versions import toolchain_versions
 from smidgen.runtime.errors import OutputError, RuntimeRoomError
@@ -105,7 +106,10 @@ def _export(order: _Order) -> ExportResult:
                     failures.append(Failure(*pair, reason=str(error)))
                     order.progress.note(f"{pair[1]} .{pair[0]} failed: {error}")
                 _result(order.folder, made, failures, seconds).write()
-    return _result(order.folder, {p: made[p] for p in asked if p in made}, failures, seconds)
+    result = _result(order.folder, {p: made[p] for p in asked if p in made}, failures, seconds)
+    if pending:
+        write_model_card(order.folder, result, order.source.run)
+    return result
 
 
 def _check_targets(plan: ExportPlan) -> None:
@@ -164,6 +168,8 @@ def _workbench(order: _Order, seconds: dict[str, float]) -> Iterator[_Workbench]
 
 def _make(bench: _Workbench, pair: Pair) -> ExportedBundle:
     """Convert, pack, judge and name one Bundle. Raises ExportError, TrainError and others."""
+    from smidgen.export.checks import check_onnx, write_c_header
+    from smidgen.export.formats.compressed import gzip_bytes
     from smidgen.export.formats.pack import pack, with_findings
     from smidgen.export.formats.runtimes import parse_target, require_target
 
@@ -173,6 +179,8 @@ def _make(bench: _Workbench, pair: Pair) -> ExportedBundle:
     for target in map(parse_target, order.plan.export.targets):
         if target.model_format == wanted.model_format:
             require_target(converted.data, wanted.model_format, target)
+    with stage(order.progress, f"check {pair[1]} .{pair[0]}", converter.seconds):
+        facts = converted.facts | check_onnx(converter, converted, wanted, bench.verifier.pictures)
     bundle, manifest = pack(converted.data, manifest_of(wanted, converted))
     candidate = bench.work / f"{wanted.stem}.{wanted.model_format}"
     write_bytes(candidate, bundle)
@@ -182,6 +190,8 @@ def _make(bench: _Workbench, pair: Pair) -> ExportedBundle:
     final = order.folder / wanted.file(passed=passed)
     _remove(order, pair)
     write_bytes(final, bundle)
+    if pair == ("tflite", "int8") and order.plan.export.c_header and passed:
+        facts |= write_c_header(bundle, manifest, order.folder / f"{wanted.stem}.h")
     order.progress.note(summary(final, len(bundle), findings.verdict))
     spent = {name: round(s - before.get(name, 0.0), 3) for name, s in converter.seconds.items()}
     return ExportedBundle(
@@ -191,8 +201,10 @@ def _make(bench: _Workbench, pair: Pair) -> ExportedBundle:
         passed=passed,
         verdict=findings.verdict,
         file_bytes=len(bundle),
+        gzip_bytes=gzip_bytes(bundle),
         file_sha256=hashlib.sha256(bundle).hexdigest(),
         key=bundle_key(order.source, order.plan, *pair),
+        facts=facts,
         seconds={name: value for name, value in spent.items() if value > 0},
         folder=str(order.folder),
     )
@@ -230,3 +242,5 @@ def _passes(verdict: Verdict, plan: ExportPlan) -> bool:
 def _remove(order: _Order, pair: Pair) -> None:
     for passed in (True, False):
         (order.folder / order.wanted(pair).file(passed=passed)).unlink(missing_ok=True)
+    if pair == ("tflite", "int8"):
+        (order.folder / f"{order.wanted(pair).stem}.h").unlink(missing_ok=True)

@@ -95,6 +95,11 @@ class QuantizationRecipe:
         low=0,
         high=1000,
     )
+    onnx_activations: Literal["measured", "u8", "s8"] = setting(
+        "measured",
+        help="how the int8 .onnx stores activations, the same numbers either way: what is faster "
+        "on this machine, uint8, or int8",
+    )
 
 
 @dataclass(frozen=True)

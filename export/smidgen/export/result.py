@@ -22,7 +22,8 @@ class ExportedBundle:
     """One file that was made and judged.
 
     ``passed`` follows the verdict and, where that is undecided, the recipe's ``undecided``. ``key``
-    is the hash of everything that decides the file. ``seconds`` holds the duration of its steps.
+    is the hash of everything that decides the file. ``facts`` was found on this machine, in words
+    (parity of formats and batches, timed variants, RAM); ``seconds`` is the time of each step.
     """
 
     file: str
@@ -31,8 +32,10 @@ class ExportedBundle:
     passed: bool
     verdict: Verdict
     file_bytes: int
+    gzip_bytes: int
     file_sha256: str
     key: str
+    facts: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     folder: str = ""
 
@@ -103,7 +106,7 @@ def is_intact(bundle: ExportedBundle) -> bool:
 
 def _plain(bundle: ExportedBundle) -> dict[str, Any]:
     mapping: dict[str, Any] = as_mapping(bundle)
-    mapping["seconds"] = dict(bundle.seconds)
+    mapping["seconds"], mapping["facts"] = dict(bundle.seconds), dict(bundle.facts)
     del mapping["folder"]  # a folder may be moved
     return mapping
 

@@ -69,6 +69,7 @@ class FloatModel:
     calibration_pool: tuple[Picture, ...] = ()
     held_out: tuple[Picture, ...] = ()
     training: TrainingData | None = None
+    run: Run | None = field(default=None, repr=False)
     recipe_toml: str = ""
     trained_utc: str = ""
     commit: str = ""
@@ -118,6 +119,7 @@ def from_run(run: Run) -> FloatModel:
         calibration_pool=tuple(map(picture_of, dataset.train)),
         held_out=tuple(map(picture_of, dataset.test)),
         training=TrainingData(run.recipe, dataset),
+        run=run,
         recipe_toml=(run.folder / "recipe.toml").read_text(encoding="utf-8"),
         trained_utc=str(provenance.get("created_utc", "")),
         commit=str(provenance.get("commit", "")),
@@ -165,14 +167,15 @@ def from_pretrained(
             published.normalization.mean, published.normalization.std
         ),
         load=lambda: published.network,
-        weights_sha256=_weights_sha256(published.network),
+        weights_sha256=weights_sha256(published.network),
         data_sha256=hash_of_hashes((*pool, *held_out)),
         calibration_pool=pool,
         held_out=held_out,
     )
 
 
-def _weights_sha256(network: Any) -> str:
+def weights_sha256(network: Any) -> str:
+    """SHA-256 over all weights of a network, in their order."""
     digest = hashlib.sha256()
     for weight in network.get_weights():
         digest.update(weight.tobytes())

@@ -140,8 +140,8 @@ class Maker:
         word = "fail" if folder.name in self.bad else "pass"
         verdict = Verdict(word, 400, 90.0, 89.9, 0.1, -0.1, 0.3, 0.5, 2, 0.01, 0.1)
         bundle = ExportedBundle(
-            path.name, "tflite", "int8", word == "pass", verdict, path.stat().st_size,
-            "0" * 64, "key", {}, str(folder),
+            path.name, "tflite", "int8", word == "pass", verdict, path.stat().st_size, 100,
+            "0" * 64, "key", {}, {}, str(folder),
         )  # fmt: skip
         return ExportResult(folder, (bundle,))
 
