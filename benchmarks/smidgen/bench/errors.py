@@ -5,7 +5,7 @@
         ├── DeviceError           a Device did not do what was asked of it
         │   ├── DeviceRunFailed   the program on it ended badly, was killed, or hung
         │   └── DeviceAnswerBad   the program ended well and printed something else than a sample
-        ├── ContenderFailed       a training that others are compared with ended badly
+        ├── ContenderFailed       who takes part in a comparison did not end well
         ├── JournalDamaged        a file of Measurements holds lines that are none
         └── NothingToMeasure      no Bundle was named
 
@@ -34,7 +34,7 @@ class DeviceAnswerBad(DeviceError):
 
 
 class ContenderFailed(BenchError):
-    """A training that takes part in a comparison did not start, or ended on its own."""
+    """A training or quantizer that takes part in a comparison did not start, or ended badly."""
 
 
 class JournalDamaged(BenchError):

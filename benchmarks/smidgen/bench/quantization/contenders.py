@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ class Contender:
     @property
     def stem(self) -> str:
         """The name as a file name without suffix."""
-        return "".join(letter if letter.isalnum() else "-" for letter in self.name.lower())
+        return "-".join(re.findall("[a-z0-9]+", self.name.lower()))
 
 
 CONTENDERS = (

@@ -1,28 +1,29 @@
-"""smidgen's own int8 files, as ``smidgen export`` writes them, but for the manifest.
+"""smidgen's own int8 files, with the default ``[quantization]`` settings, without manifest.
 
-Methods: ``tflite`` and ``onnx``.
+Methods: ``tflite``; ``onnx`` (the integers of the same ``.tflite`` file in ONNX).
 """
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from smidgen.bench.quantization.material import float_model
 from smidgen.bench.quantization.task import Task, work
-from smidgen.export.formats.conversion import Converter
-from smidgen.export.progress import ConsoleProgress
-from smidgen.export.recipe import ExportPlan, ExportRecipe
+from smidgen.export.calibration import Calibration
+from smidgen.export.formats.integer_onnx import to_onnx_int8
+from smidgen.export.graphs.fold import fold_batch_norms
+from smidgen.export.quantization.quantizer import quantize as quantize_int8
+from smidgen.export.recipe import QuantizationRecipe
 
 
 def quantize(task: Task) -> bytes:
     """The int8 file's bytes by ``task.method``."""
     source = float_model(task.subject)
-    plan = ExportPlan(ExportRecipe(calibration_images=task.subject.calibration_images))
-    with tempfile.TemporaryDirectory(prefix="smidgen-passes-") as passes:
-        converter = Converter(source, plan, Path(passes), ConsoleProgress(), {})
-        return converter.convert("onnx" if task.method == "onnx" else "tflite", "int8").data
+    calibration = Calibration(source.calibration_pool, source.preprocessing)
+    folded = fold_batch_norms(source.load()).model
+    made = quantize_int8(
+        folded, source.normalization, calibration, QuantizationRecipe(), lambda _: None
+    )
+    return to_onnx_int8(made.data) if task.method == "onnx" else made.data
 
 
 if __name__ == "__main__":
-    work(quantize, ("smidgen", "tensorflow", "onnxruntime"))
+    work(quantize, ("smidgen", "tensorflow"))
