@@ -33,7 +33,7 @@ class Pictures:
         return len(self._pixels)
 
 
-def network(side: int = SIDE, classes: int = 5) -> Any:
+def network(activation: str = "hard_silu", side: int = SIDE, classes: int = 5) -> Any:
     """Normalised ``(N, side, side, 3) float32`` to logits."""
     import keras
     from keras import layers
@@ -47,7 +47,7 @@ def network(side: int = SIDE, classes: int = 5) -> Any:
     shortcut = layers.ZeroPadding2D(1)(x)
     x = layers.MaxPooling2D(3, strides=1)(shortcut)
     x = layers.DepthwiseConv2D(3, padding="same")(x)
-    x = layers.Activation("hard_silu")(x)
+    x = layers.Activation(activation)(x)
     gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
     gate = layers.Conv2D(12, 1, activation="sigmoid")(gate)
     x = layers.Multiply()([x, gate])
