@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from smidgen.export.seeing.layer_noise import LayerReport, layer_reports
 from smidgen.export.seeing.remedies import Remedy, logits_db, remedies_for, worst
 from smidgen.export.source import FloatModel
 from smidgen.runtime.bundle import Bundle
-from smidgen.runtime.manifest import Manifest
+from smidgen.runtime.manifest import Manifest, PassRecord
 from smidgen.runtime.schema import as_mapping, build
 
 IMAGES = 32
@@ -65,13 +66,13 @@ def diagnose(
     bundle = Bundle.open(path)
     _check(bundle.manifest, source, path)
     from smidgen.export.graphs.fold import fold_batch_norms
-    from smidgen.export.quantization.twins import float_twin
 
     chosen = choose(source.calibration_pool, source.held_out, images, source.preprocessing)
     seconds: dict[str, float] = {}
     with stage(progress, "load the float network", seconds):
         network = _network(source, bundle.manifest, path.parent, progress)
-        twin = float_twin(fold_batch_norms(network).model, source.normalization)
+        folded = fold_batch_norms(network).model
+    twin = _twin(folded, source, bundle.manifest, progress)
     with stage(progress, "run both files", seconds):
         report = layer_reports(twin, bundle.data, list(chosen.pixels()))
     return Diagnosis(
@@ -126,6 +127,27 @@ def _network(source: FloatModel, manifest: Manifest, folder: Path, progress: Pro
             "export again with the same recipe, then debug"
         )
     return load_network(kept)
+
+
+def _twin(folded: Any, source: FloatModel, manifest: Manifest, progress: Progress) -> bytes:
+    """The float file with the kernels that were quantized; equalized ones are made once more."""
+    from smidgen.export.quantization.quantizer import quantize
+    from smidgen.export.quantization.twins import float_twin
+
+    facts = {key: value for record in manifest.provenance.passes for key, value in _facts(record)}
+    if not facts.get("equalization", "off")[0].isdigit():  # else: how many groups of channels
+        return float_twin(folded, source.normalization)
+    plan = plan_of(manifest)
+    count = plan.export.calibration_images
+    chosen = choose(source.calibration_pool, source.held_out, count, source.preprocessing)
+    with stage(progress, "equalize as the export did", {}, len(chosen)):
+        settings = plan.quantization
+        made = quantize(folded, source.normalization, chosen, settings, progress.advance)
+    return made.float_twin
+
+
+def _facts(record: PassRecord) -> Iterable[tuple[str, str]]:
+    return record.facts.items() if record.name == "quantize" else ()
 
 
 def plan_of(manifest: Manifest) -> ExportPlan:

@@ -172,7 +172,7 @@ def _settings(recipe: dict[str, Any]) -> tuple[str, ...]:
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        return Path(value).name or '""'
+        return (Path(value).name if "/" in value else value) or '""'
     if isinstance(value, (list, tuple)):
         return "/".join(map(_value, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else f"{value}"

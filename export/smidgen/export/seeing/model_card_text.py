@@ -11,7 +11,7 @@ from smidgen.runtime.manifest import Manifest, Verdict
 _LABELS_SHOWN = 12
 _FEW_TEST_IMAGES = 1000
 _FEW_OF_A_CLASS = 50
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|])")
+_SPECIAL = re.compile(r"([\\`*{}\[\]<>#|]|(?<!\w)_|_(?!\w))")
 
 
 def as_markdown(card: ModelCard) -> str:
@@ -346,5 +346,8 @@ def _runtime(manifest: Manifest) -> str:
 
 
 def _plain(text: str) -> str:
-    """``text`` in one line, with nothing that Markdown would take for markup."""
+    """``text`` in one line, with nothing that Markdown would take for markup.
+
+    An underscore between letters is none.
+    """
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
