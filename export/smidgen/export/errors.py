@@ -7,6 +7,7 @@
         ├── FoldError             a BatchNorm that cannot be folded into the layer before it
         ├── PruningError          no channels can be removed, or not as many as were asked for
         ├── CopyError             a layer has no counterpart in tf_keras, or the copy differs
+        ├── QatError              rounding to int8 cannot be trained with on this network
         ├── StructureError        zeros or clusters are not there, or the network cannot take them
         ├── ConversionError       a converter failed, or its file is not what was asked for
         │   ├── PairingError      the float and the integer TFLite file are not one network
@@ -46,6 +47,10 @@ class PruningError(ExportError):
 
 class CopyError(ExportError):
     """A network cannot be copied to tf_keras, or its copy answers otherwise."""
+
+
+class QatError(ExportError):
+    """A network cannot be trained with int8's rounding."""
 
 
 class StructureError(ExportError):

@@ -1,0 +1,197 @@
+"""Weight clustering by tfmot: each kernel keeps few distinct weights, so that the file zips well.
+
+After Han et al. 2016, "Deep Compression": weights move to the nearest of k values, and the values
+and the weights behind them are tuned. Kernels are spread first (see ``spreading``). Depthwise
+kernels stay as they are: they are few, and clustering them costs too much, as tfmot says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smidgen.export.errors import StructureError
+from smidgen.export.graphs.fold import fold_batch_norms
+from smidgen.export.guest.adapter import GuestNetwork, plan, tune
+from smidgen.export.guest.copier import copy_to_guest
+from smidgen.export.guest.layers import OWN_FUNCTIONS
+from smidgen.export.guest.room import tf_keras, tfmot
+from smidgen.export.guest.selection import large_kernels
+from smidgen.export.guest.spreading import can_be_spread, channel_ranges, spread
+from smidgen.export.recipe import ClusteringRecipe
+from smidgen.export.tensorflow_backend import captured_output, tf
+from smidgen.export.workshop import PassResult, TuningWish, Workshop
+
+FEWEST = 3
+"""One value for each sign, and zero."""
+
+_SAME = 1e-5
+"""Weights of a channel by its largest one that are nearer than this are the same value."""
+
+
+def cluster(
+    network: Any, settings: ClusteringRecipe, workshop: Workshop, *, is_sparse: bool
+) -> PassResult:
+    """``network`` with batch norms folded and few distinct weights in each output channel.
+
+    The weights of one kernel, each divided by the largest of its channel, take at most
+    ``settings.clusters`` values.
+
+    Args:
+        network: functional Keras 3: normalised ``(N, H, W, 3) float32`` to logits.
+        settings: the number of values and the tuning.
+        workshop: its tuner trains; its source is the teacher.
+        is_sparse: keep the zeros of the kernels where they are; zero is one of the values.
+
+    Returns:
+        A Keras 3 network of the same answers up to the clustering, without foldable batch norms.
+
+    Raises:
+        CopyError: a layer cannot be copied to tf_keras.
+        StructureError: fewer than 3 clusters asked for, nothing to cluster, or more values left.
+        SourceError: there are no training images, or they changed.
+    """
+    if settings.clusters < FEWEST:
+        raise StructureError(
+            f"clustering.clusters = {settings.clusters}: expected 0 (off) or at least {FEWEST}"
+        )
+    folded = fold_batch_norms(network).model
+    names = clusterable(folded)
+    if not names:
+        raise StructureError(
+            "no layer of this network can be clustered: expected an ordinary convolution or dense "
+            "layer; set clustering.clusters = 0"
+        )
+    wide = _tuned(spread(folded, names), names, settings, workshop, is_sparse)
+    result = fold_batch_norms(wide).model
+    counts = [_check(result.get_layer(name), settings.clusters) for name in names]
+    facts = {
+        "clusters": f"{max(counts)} values in each of {len(counts)} kernels",
+        "validation top-1": f"{100 * workshop.tuner.validation_top1(result):.2f} %",
+    }
+    return PassResult(result, facts)
+
+
+def _tuned(
+    wide: Any,
+    names: tuple[str, ...],
+    settings: ClusteringRecipe,
+    workshop: Workshop,
+    is_sparse: bool,
+) -> Any:
+    """The spread Keras 3 network ``wide`` with clustered kernels, tuned."""
+    copy = copy_to_guest(wide)
+    with captured_output():
+        guest = _wrapped(copy.model, names, settings.clusters, is_sparse)
+    wish = TuningWish("clustering", plan(settings.epochs, settings.learning_rate, "best"))
+    tune(GuestNetwork(guest, "frozen"), wish, workshop)
+    for layer in guest.layers:
+        inner = getattr(layer, "layer", layer)
+        arrays = [_clustered(layer)] if inner is not layer else inner.get_weights()
+        copy.model.get_layer(inner.name).set_weights(arrays)
+    return copy.give_back(copy.model, wide)
+
+
+def clusterable(folded: Any) -> tuple[str, ...]:
+    """Names of the layers of a folded Keras 3 network that are clustered, in its order."""
+    large = {name for name, _ in large_kernels(copy_to_guest(folded).model)}
+    return tuple(x.name for x in folded.layers if x.name in large and can_be_spread(x))
+
+
+def values_of(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The distinct weights of a kernel ``(..., out)``, each by the largest of its channel,
+    ascending; those nearer than 1e-5 count once."""
+    values = np.unique(kernel / channel_ranges(kernel))
+    first = np.concatenate([[True], np.diff(values) > _SAME])
+    distinct: NDArray[np.float32] = values[first]
+    return distinct
+
+
+def starting_values(
+    weights: NDArray[np.float32], count: int, *, has_zero: bool
+) -> NDArray[np.float32]:
+    """``count`` values that weights of any shape in -1..1 are near to, ascending ``float32``.
+
+    Evenly spaced, then each moved to the mean of the weights that are nearest to it. For a file
+    that is zipped this beats k-means: at the same entropy of the codes evenly spaced values err
+    less (Gish and Pierce 1968). The outermost two are made equal in size, so that each channel
+    that has either of them has the same range. With ``has_zero`` the one in the middle is zero
+    (of an even ``count`` one is left out), and weights that are zero do not count.
+    """
+    values = np.linspace(-1, 1, count - (has_zero and count % 2 == 0)).astype(float)
+    flat = np.sort(weights[weights != 0].ravel() if has_zero else weights.ravel()).astype(float)
+    total = np.concatenate([[0.0], np.cumsum(flat)])
+    edges = np.searchsorted(flat, (values[1:] + values[:-1]) / 2)
+    ends = np.concatenate([[0], edges, [len(flat)]])
+    sizes = np.diff(ends)
+    values = np.where(sizes > 0, np.diff(total[ends]) / np.maximum(sizes, 1), values)
+    values[[0, -1]] = np.array([-1, 1]) * np.abs(values[[0, -1]]).mean()
+    if has_zero:
+        values[len(values) // 2] = 0
+    return values.astype(np.float32)
+
+
+def _wrapped(model: Any, names: tuple[str, ...], count: int, is_sparse: bool) -> Any:
+    kind = tfmot.clustering.keras
+    how: dict[str, Any] = {
+        "number_of_clusters": count - (is_sparse and count % 2 == 0),
+        "cluster_centroids_init": kind.CentroidInitialization.LINEAR,
+        "preserve_sparsity": is_sparse,
+    }
+
+    def twin(layer: Any) -> Any:
+        new = type(layer).from_config(layer.get_config())
+        if layer.name not in names:
+            return new
+        # tfmot looks at the kernel when it wraps
+        new.build(layer.input_shape)
+        new.set_weights(layer.get_weights())
+        return kind.cluster_weights(new, **how)
+
+    with tf_keras.utils.custom_object_scope(OWN_FUNCTIONS):
+        guest = tf_keras.models.clone_model(model, clone_function=twin)
+    for layer in guest.layers:
+        if isinstance(layer, tf_keras.layers.Wrapper):
+            kernel = model.get_layer(layer.layer.name).get_weights()[0]
+            _start(layer, starting_values(kernel, count, has_zero=is_sparse), kernel, is_sparse)
+        else:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return guest
+
+
+def _start(
+    wrapper: Any, values: NDArray[np.float32], kernel: NDArray[np.float32], is_sparse: bool
+) -> None:
+    """Let a wrapper start from ``values``; what tfmot derived from its own start goes with them."""
+    wrapper.cluster_centroids["kernel"].assign(values)
+    wrapper.original_clusterable_weights["kernel"].assign(kernel)
+    if is_sparse:
+        wrapper.sparsity_masks["kernel"] = tf.constant(kernel != 0, tf.float32)
+        wrapper.zero_idx["kernel"] = tf.constant(int(np.abs(values).argmin()), tf.int64)
+
+
+def _clustered(wrapper: Any) -> NDArray[np.float32]:
+    """The kernel of a wrapper, each weight one of its values."""
+    kernel = np.asarray(wrapper.original_clusterable_weights["kernel"])
+    values = np.sort(np.asarray(wrapper.cluster_centroids["kernel"]))
+    if "kernel" in wrapper.sparsity_masks:
+        kernel = kernel * np.asarray(wrapper.sparsity_masks["kernel"])
+        values[np.abs(values).argmin()] = 0
+    values[[0, -1]] = np.array([-1, 1]) * np.abs(values[[0, -1]]).mean()
+    nearest = np.searchsorted((values[1:] + values[:-1]) / 2, kernel.ravel())
+    return values[nearest].reshape(kernel.shape).astype(np.float32)
+
+
+def _check(layer: Any, allowed: int) -> int:
+    """How many distinct weights a channel has at most. Raises StructureError for more."""
+    kernel = layer.get_weights()[0]
+    channels = kernel.reshape(-1, kernel.shape[-1]).T
+    most = max(len(np.unique(channel)) for channel in channels)
+    if most > allowed:
+        raise StructureError(
+            f"clustering of layer {layer.name} left {most} distinct weights in a channel, expected "
+            f"{allowed}: report this with the recipe"
+        )
+    return most
