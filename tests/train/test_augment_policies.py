@@ -369,6 +369,12 @@ def test_the_sheet_shows_what_training_will_see(name: str, tmp_path: Path) -> No
     np.testing.assert_array_equal(step(augmentation, pixels), step(same, pixels))
 
 
+@pytest.mark.parametrize(("crop", "title"), [(0.6, "pixel, random_crop = 0.6"), (1.0, "pixel")])
+def test_the_title_of_the_sheet_names_random_crops(crop: float, title: str) -> None:
+    schedule = ScheduleRecipe(augmentation="pixel", horizontal_flip=False, random_crop=crop)
+    assert policy(schedule, 32, 2).title == title
+
+
 def test_the_sheet_of_operations_has_a_column_for_each(tmp_path: Path) -> None:
     draw_pixel_operations(photos(1, 32).astype(np.uint8), tmp_path / "operations.png")
     with Image.open(tmp_path / "operations.png") as picture:

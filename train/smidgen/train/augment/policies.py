@@ -84,13 +84,21 @@ class Augmentation:
     ``layers`` take ``(N, S + margin, S + margin, 3) float32`` RGB pixels 0..255, in turn, and give
     ``(N, S, S, 3)`` in that range; outside training they give the centred crop, unchanged. ``mix``,
     if any, takes ``(pixels, targets)``, one-hot targets ``(N, C) float32``, and gives both mixed.
-    Their random states are variables of the model that uses them.
+    Their random states are variables of the model that uses them. ``random_crop`` is the
+    schedule's: the least side of crops from anywhere, 1 where there are none.
     """
 
     name: str
     margin: int
     layers: tuple[Any, ...]
     mix: Any | None = None
+    random_crop: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """The settings that made it, as they stand in a recipe."""
+        crop = f", random_crop = {self.random_crop:g}" if self.random_crop < 1 else ""
+        return self.name + crop
 
 
 def policy(schedule: ScheduleRecipe, image_size: int, batch_size: int) -> Augmentation:
@@ -104,7 +112,8 @@ def policy(schedule: ScheduleRecipe, image_size: int, batch_size: int) -> Augmen
     ]
     makers = {"none": _none, "pixel": _pixel, "standard": _standard, "strong": _strong}
     layers, mix = makers[schedule.augmentation](schedule, image_size, batch_size, seeds)
-    return Augmentation(schedule.augmentation, margin_of(schedule, image_size), layers, mix)
+    margin = margin_of(schedule, image_size)
+    return Augmentation(schedule.augmentation, margin, layers, mix, schedule.random_crop)
 
 
 _Layers = tuple[tuple[Any, ...], Any | None]

@@ -47,7 +47,7 @@ def draw_augmentations(
             variable.assign(value)
     shown = [[pixels[row], *(column[row] for column, _ in columns)] for row in range(len(pixels))]
     notes = [["", *(_note(share[row]) for _, share in columns)] for row in range(len(pixels))]
-    title = f"augmentation = {augmentation.name}: the image, then {variants} draws"
+    title = f"augmentation = {augmentation.title}: the image, then {variants} draws"
     _draw(shown, path, title, notes=notes)
 
 
