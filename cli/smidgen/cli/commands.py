@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol, cast
 import smidgen.runtime
 from smidgen.cli import (
     bench_command,
+    debug_command,
     export_command,
     inspect_command,
     predict_command,
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Command] = {
     "bench": cast(Command, bench_command),
     "predict": cast(Command, predict_command),
     "inspect": cast(Command, inspect_command),
+    "debug": cast(Command, debug_command),
 }
 
 _DESCRIPTION = "A folder of images in; a tiny, verified image classifier out."
