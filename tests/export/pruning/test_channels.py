@@ -96,6 +96,14 @@ def test_a_budget_of_bytes_alone(small_network, workshop) -> None:
     assert 0.5 * cost.int8_bytes < cost_of(result.network).int8_bytes <= 0.7 * cost.int8_bytes
 
 
+def test_groups_that_a_criterion_cannot_rank_stay(block_network, workshop) -> None:
+    network = block_network()
+    settings = ChannelsRecipe(keep=0.7, criterion="bn-scale", steps=1, epochs=0)
+    smaller = prune_channels(network, settings, workshop).network
+    assert smaller.get_layer("se_reduce").filters == network.get_layer("se_reduce").filters
+    assert cost_of(smaller).multiply_adds <= 0.7 * cost_of(network).multiply_adds
+
+
 def test_all_kept_is_the_network_itself(small_network, workshop) -> None:
     network = small_network()
     assert prune_channels(network, ChannelsRecipe(), workshop).network is network

@@ -26,16 +26,13 @@ class Budget:
     multiply_adds: float
     int8_bytes: float
 
-    def excess(self, kernels: Sequence[Kernel]) -> tuple[float, float]:
-        """How far ``kernels`` are above it, as shares of the budget; 0 where they are not."""
+    def worth(self, adds: int, size: int) -> tuple[float, float]:
+        """What saving a multiply-add, or a byte, is worth to a network that costs ``adds`` and
+        ``size``: nothing where the budget holds."""
         return (
-            max(0.0, multiply_adds(kernels) / self.multiply_adds - 1),
-            max(0.0, int8_bytes(kernels) / self.int8_bytes - 1),
+            (adds > self.multiply_adds) / self.multiply_adds,
+            (size > self.int8_bytes) / self.int8_bytes,
         )
-
-    def worth(self, excess: tuple[float, float]) -> tuple[float, float]:
-        """What a multiply-add and a byte saved are worth: nothing where the budget holds."""
-        return (excess[0] > 0) / self.multiply_adds, (excess[1] > 0) / self.int8_bytes
 
 
 @dataclass(frozen=True)
@@ -68,24 +65,25 @@ def least_valuable(
     Raises:
         PruningError: the budget cannot be held.
     """
-    elastic, budget = _Elastic(network, dependencies), limits.budget
-    kept = {group.name: len(group.channels) for group in dependencies.groups}
+    elastic = _Elastic(network, dependencies)
     sums = {name: np.concatenate([[0.0], np.cumsum(np.sort(v))]) for name, v in importance.items()}
-    excess = budget.excess(elastic.kernels(kept))
-    while any(excess):
-        scores: dict[str, float] = {}
-        for name, count in kept.items():
-            left = limits.fewer(name, count)
-            saved = elastic.saved({**kept, name: left}, kept, name, budget.worth(excess))
-            if left and saved > 0:
-                whole = len(sums[name]) - 1
-                scores[name] = (sums[name][whole - left] - sums[name][whole - count]) / saved
-        if not scores:
-            raise _too_small(budget, elastic.kernels(kept))
-        worst = min(scores, key=lambda name: scores[name])
-        kept[worst] = limits.fewer(worst, kept[worst])
-        excess = budget.excess(elastic.kernels(kept))
-    return np.concatenate([np.zeros(0, np.int64), *_removed(dependencies, importance, kept)])
+    scores: dict[str, float] = {}
+    stale, worth = set(importance), (0.0, 0.0)
+    while any(now := limits.budget.worth(elastic.multiply_adds, elastic.int8_bytes)):
+        stale, worth = (stale, worth) if now == worth else (set(importance), now)
+        for name in stale & importance.keys():
+            count, left = elastic.kept[name], limits.fewer(name, elastic.kept[name])
+            adds, size = elastic.saved(name, left)
+            gain, whole = adds * worth[0] + size * worth[1], len(sums[name]) - 1
+            lost = sums[name][whole - left] - sums[name][whole - count]
+            scores[name] = lost / gain if left and gain > 0 else np.inf
+        worst = min(importance, key=lambda name: scores[name])
+        if scores[worst] == np.inf:
+            raise _too_small(limits.budget, elastic)
+        stale = elastic.shrink(worst, limits.fewer(worst, elastic.kept[worst]))
+    return np.concatenate(
+        [np.zeros(0, np.int64), *_removed(dependencies, importance, elastic.kept)]
+    )
 
 
 def _removed(
@@ -98,11 +96,11 @@ def _removed(
         yield group.channels[order[: len(group.channels) - kept[group.name]]]
 
 
-def _too_small(budget: Budget, least: Sequence[Kernel]) -> PruningError:
+def _too_small(budget: Budget, least: _Elastic) -> PruningError:
     return PruningError(
         f"removing channels cannot make a network of {budget.multiply_adds:,.0f} multiply-adds and "
-        f"{budget.int8_bytes:,.0f} bytes of int8 weights: {multiply_adds(least):,} and "
-        f"{int8_bytes(least):,} remain at the least; raise channels.keep, or train a smaller "
+        f"{budget.int8_bytes:,.0f} bytes of int8 weights: {least.multiply_adds:,} and "
+        f"{least.int8_bytes:,} remain at the least; raise channels.keep, or train a smaller "
         "backbone or image size"
     )
 
@@ -119,12 +117,14 @@ class _Width:
 
 
 class _Elastic:
-    """The kernels of a network for any number of channels in its groups."""
+    """The kernels of a network while channels leave its groups, and what they cost by now."""
 
     def __init__(self, network: Any, dependencies: Dependencies) -> None:
-        self._kernels: list[tuple[Kernel, _Width, _Width]] = []
+        self.kept = {group.name: len(group.channels) for group in dependencies.groups}
+        self._kernels: list[Kernel] = list(kernels_of(network))
+        self._widths: list[tuple[_Width, _Width]] = []
         group_of = _groups_by_channel(dependencies.groups)
-        for kernel in kernels_of(network):
+        for kernel in self._kernels:
             entering = dependencies.entering.get(kernel.layer)
             leaving = dependencies.leaving.get(kernel.layer)
             width_in, width_out = _Width(kernel.width_in, {}), _Width(kernel.width_out, {})
@@ -132,24 +132,41 @@ class _Elastic:
                 width_out = _width(leaving, group_of)
                 if len(entering) == kernel.width_in:
                     width_in = _width(entering, group_of)
-            self._kernels.append((kernel, width_in, width_out))
+            self._widths.append((width_in, width_out))
+        self._touched: dict[str, list[int]] = {name: [] for name in self.kept}
+        for index, (width_in, width_out) in enumerate(self._widths):
+            for name in {**width_in.of_groups, **width_out.of_groups}:
+                self._touched[name].append(index)
+        self.multiply_adds = multiply_adds(self._kernels)
+        self.int8_bytes = int8_bytes(self._kernels)
 
-    def kernels(self, kept: dict[str, int], touched: str = "") -> list[Kernel]:
-        """With so many channels; only those that ``touched`` belongs to, if it is given."""
+    def saved(self, name: str, left: int) -> tuple[int, int]:
+        """Multiply-adds and bytes fewer, were ``left`` channels left in a group."""
+        old = [self._kernels[index] for index in self._touched[name]]
+        new = self._with({**self.kept, name: left}, name)
+        return multiply_adds(old) - multiply_adds(new), int8_bytes(old) - int8_bytes(new)
+
+    def shrink(self, name: str, left: int) -> set[str]:
+        """Leave ``left`` channels in a group; the groups that cost something else now."""
+        adds, size = self.saved(name, left)
+        self.kept[name] = left
+        self.multiply_adds -= adds
+        self.int8_bytes -= size
+        for index, kernel in zip(self._touched[name], self._with(self.kept, name)):
+            self._kernels[index] = kernel
+        pairs = [self._widths[index] for index in self._touched[name]]
+        return {other for pair in pairs for width in pair for other in width.of_groups}
+
+    def _with(self, kept: dict[str, int], name: str) -> list[Kernel]:
+        """The kernels that a group touches, for so many channels."""
         return [
-            replace(kernel, width_in=width_in.at(kept), width_out=width_out.at(kept))
-            for kernel, width_in, width_out in self._kernels
-            if not touched or touched in width_in.of_groups or touched in width_out.of_groups
+            replace(
+                self._kernels[index],
+                width_in=self._widths[index][0].at(kept),
+                width_out=self._widths[index][1].at(kept),
+            )
+            for index in self._touched[name]
         ]
-
-    def saved(
-        self, after: dict[str, int], before: dict[str, int], name: str, worth: tuple[float, float]
-    ) -> float:
-        """What the network costs less where only group ``name`` changed, at what a multiply-add and
-        a byte are worth."""
-        old, new = self.kernels(before, name), self.kernels(after, name)
-        fewer_adds = multiply_adds(old) - multiply_adds(new)
-        return fewer_adds * worth[0] + (int8_bytes(old) - int8_bytes(new)) * worth[1]
 
 
 def _groups_by_channel(groups: Sequence[ChannelGroup]) -> dict[int, str]:
