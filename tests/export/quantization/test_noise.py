@@ -26,7 +26,7 @@ def test_a_row_for_each_operator_in_order(rows, twins):
     assert all(row.float_min < row.float_max and row.scale > 0 for row in rows)
     first = rows[0]
     assert (first.operator, first.float_min, first.zero_point) == ("CONV_2D", 0.0, -128)
-    assert all(row.saturated < 0.05 for row in rows)
+    assert sorted(row.saturated for row in rows)[len(rows) // 2] < 0.01
 
 
 def test_a_broken_scale_is_seen_where_it_is(rows, twins, held_out, with_changed):

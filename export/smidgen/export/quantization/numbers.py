@@ -169,7 +169,7 @@ def set_kernel(graph: PairedGraph, pair: Pair, kernel: Kernel) -> None:
     quantization.zeroPoint = np.zeros(len(kernel.scale), np.int64)
     quantization.quantizedDimension = pair.kernel_axis if len(kernel.scale) > 1 else 0
     quantization.min = quantization.max = None
-    _set_data(graph, tensor, kernel.codes)
+    set_data(graph.integer_model, tensor, kernel.codes)
 
 
 def set_bias(
@@ -187,12 +187,13 @@ def set_bias(
     tensor.quantization.zeroPoint = np.zeros(len(scale), np.int64)
     tensor.quantization.quantizedDimension = 0
     tensor.quantization.min = tensor.quantization.max = None
-    _set_data(graph, tensor, np.clip(codes, -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32))
+    set_data(
+        graph.integer_model, tensor, np.clip(codes, -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
+    )
 
 
-def _set_data(graph: PairedGraph, tensor: Any, values: NDArray[Any]) -> None:
+def set_data(model: Any, tensor: Any, values: NDArray[Any]) -> None:
     """Put values into a tensor's buffer; one that tensors share is left to the others."""
-    model = graph.integer_model
     users = sum(other.buffer == tensor.buffer for other in model.subgraphs[0].tensors)
     if users > 1:
         tensor.buffer = len(model.buffers)

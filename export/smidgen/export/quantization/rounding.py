@@ -30,24 +30,39 @@ def rounded_together(
         rows: weights in units of their scale, ``(groups, rows, taps)``.
         covariance: of the patches, ``(groups, taps, taps)``.
     """
-    damped = _damped(covariance)
-    order = np.argsort(-np.diagonal(damped, axis1=1, axis2=2).mean(axis=0), kind="stable")
-    damped = damped[:, order][:, :, order]
+    variances = np.diagonal(covariance, axis1=1, axis2=2)
+    order = np.argsort(-variances.mean(axis=0), kind="stable")
+    damped, factor = _factored(covariance[:, order][:, :, order])
     rounded = np.empty_like(rows)
-    rounded[:, :, order] = _descended(rows[:, :, order], _spread(rows[:, :, order], damped), damped)
+    rounded[:, :, order] = _descended(rows[:, :, order], _spread(rows[:, :, order], factor), damped)
     return rounded
 
 
-def _damped(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    variances = np.diagonal(covariance, axis1=1, axis2=2)
-    extra = DAMPING * variances.mean(axis=1) + 1e-12
-    damped: NDArray[np.float64] = covariance + extra[:, None, None] * np.eye(covariance.shape[1])
-    return damped
+def _factored(
+    covariance: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The damped covariance, and the upper Cholesky factor of its inverse.
+
+    A covariance that is singular by rounding (channels without life) is damped ten times as much.
+    """
+    taps = covariance.shape[1]
+    mean = np.diagonal(covariance, axis1=1, axis2=2).mean(axis=1)
+    mean = np.maximum(mean, max(1e-9 * float(mean.max()), 1e-12))
+    damping = DAMPING
+    while True:
+        damped = covariance + damping * mean[:, np.newaxis, np.newaxis] * np.eye(taps)
+        try:
+            lower = np.linalg.cholesky(np.linalg.inv(damped))
+        except np.linalg.LinAlgError:
+            damping *= 10
+            if not np.isfinite(damping):
+                raise
+        else:
+            return np.asarray(damped, np.float64), np.asarray(lower.transpose(0, 2, 1), np.float64)
 
 
-def _spread(rows: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _spread(rows: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[np.float64]:
     """One weight after the other; each error goes on to the following weights."""
-    factor = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
     left, rounded = rows.copy(), np.empty_like(rows)
     taps = rows.shape[2]
     for start in range(0, taps, _BLOCK):
