@@ -16,6 +16,8 @@ from smidgen.runtime.errors import SchemaError, SmidgenError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_USAGE_OF = {"gate": 64}
+"""Where 2 is an answer ("undecided"): EX_USAGE of sysexits.h instead."""
 EXIT_BROKEN_PIPE = 141
 DEBUG_VARIABLE = "SMIDGEN_DEBUG"
 
@@ -41,7 +43,9 @@ def ending(error: BaseException, argv: Sequence[str]) -> int:
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
     _say(_line(error, argv))
-    return EXIT_USAGE if isinstance(error, (UsageError, SchemaError)) else EXIT_FAILED
+    if isinstance(error, (UsageError, SchemaError)):
+        return EXIT_USAGE_OF.get(next(iter(argv), ""), EXIT_USAGE)
+    return EXIT_FAILED
 
 
 def _interrupted(argv: Sequence[str]) -> str:

@@ -27,13 +27,14 @@ class Progress(Protocol):
 
 
 class ConsoleProgress:
-    """A line per stage on stderr: name, count, seconds.
+    """A line per stage on stderr: ``room``, name, count, seconds.
 
     Writes to a duplicate of the descriptor, since converters' chatter is kept off the descriptor
     itself while they run. On a terminal the line is redrawn; in a log only the end is written.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, room: str = "export") -> None:
+        self._room = room
         self._stream = stream or open(  # noqa: SIM115 (open as long as this object)
             os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2), "w", encoding="utf-8"
         )
@@ -66,7 +67,7 @@ class ConsoleProgress:
         self._drawn = time.monotonic()
         count = f" {self._done}/{self._total}" if self._total else ""
         seconds = self._drawn - self._began
-        line = f"export  {self._name:<34}{count:>12} {seconds:7.1f} s"
+        line = f"{self._room:<8}{self._name:<34}{count:>12} {seconds:7.1f} s"
         line += f"  {self._detail}" if self._detail else ""
         self._write(("\r\x1b[K" if self._redraws else "") + line + ("\n" if final else ""))
 

@@ -67,7 +67,7 @@ class McNemar:
     """Two-sided p-values that losses and gains are equally likely; ``mid_p`` is less conservative.
 
     ``exact`` never rejects too often; ``mid_p`` counts half of the outcomes just as extreme as the
-    one that came.
+    one that came. Both are 1 where no pair is discordant.
     """
 
     exact: float
@@ -222,6 +222,8 @@ def _sign_flip(sizes: Counter[int], observed: int) -> McNemar:
 
     The distribution is the convolution of one binomial a size.
     """
+    if not sizes:
+        return McNemar(exact=1.0, mid_p=1.0)
     chances = np.ones(1)
     for size, count in sorted(sizes.items()):
         steps = np.zeros(2 * size * count + 1)
