@@ -237,7 +237,7 @@ def files(small_bundles) -> dict[str, bytes]:
 
 
 SCHEMES = ("dynamic", "float16", "int16x8")
-MICRO_WORKS = {"ours int8", "ours float32", "swish", "int16x8"}
+MICRO_WORKS = {"ours int8", "swish", "int16x8"}
 
 
 @pytest.mark.slow
@@ -302,7 +302,10 @@ def test_edgetpu_refuses_swish_floats_and_open_shapes(files):
 def test_tflite_micro_itself_agrees_on_every_file(files, tmp_path):
     script = (
         "import sys; from tflite_micro.python.tflite_micro import runtime\n"
-        "runtime.Interpreter.from_bytes(open(sys.argv[1], 'rb').read(), arena_size=1 << 20)"
+        "model = runtime.Interpreter.from_file(sys.argv[1], arena_size=1 << 20)\n"
+        "image = model.get_input_details(0)\n"
+        "import numpy; model.set_input(numpy.zeros(image['shape'], image['dtype']), 0)\n"
+        "model.invoke()"
     )
     for name, data in files.items():
         path = tmp_path / "model.tflite"

@@ -41,6 +41,7 @@ operators with the versions of int8, so the file does not say it."""
 _TYPES = schema.TensorType
 _INT8 = "export int8"
 _OTHER_FORMAT = "export the other format, or choose another target"
+_MICRO_CASTS = (_TYPES.INT8, _TYPES.INT16, _TYPES.INT32, _TYPES.UINT32, _TYPES.FLOAT32, _TYPES.BOOL)
 _WEIGHED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -152,8 +153,9 @@ def _tflite_runtime_problems(model: Any, version: str) -> Iterator[Problem]:
 def _micro_problems(model: Any, _: str) -> Iterator[Problem]:
     """Operators from ``micro_operators``; types as measured with tflite-micro of October 2026.
 
-    It refuses kernels with int8 weights between float activations ("hybrid") and float16 weights.
-    Its DEQUANTIZE knows one scale for a tensor and would read others wrongly.
+    It refuses kernels with int8 weights between float activations ("hybrid") and float16 weights;
+    its CAST opens with uint8 pixels and fails on the first picture; its DEQUANTIZE knows one scale
+    for a tensor and would read others wrongly.
     """
     for name, _version, custom in _operator_codes(model):
         if name not in MICRO_METHODS:
@@ -167,6 +169,9 @@ def _micro_problems(model: Any, _: str) -> Iterator[Problem]:
             yield Problem(
                 name, "float activations, int8 weights", "both int8, or both float32", _INT8
             )
+        if name == "CAST" and kinds[0] not in _MICRO_CASTS:
+            found = f"from {tflite_file.type_name(kinds[0])}"
+            yield Problem(name, found, "int8, int16, int32 and float32", _INT8)
         if name == "DEQUANTIZE" and kinds[0] == _TYPES.FLOAT16:
             yield Problem(name, "float16 weights", "int8, int16 and float32", _INT8)
         if name == "DEQUANTIZE" and _scales(inputs[0]) > 1:
