@@ -26,7 +26,7 @@ def test_lite0_costs_what_its_blocks_add_up_to() -> None:
         side //= block.stride
         expected += side**2 * width * (block.kernel**2 + block.channels_out)
     assert cost.multiply_adds == expected == 385_187_552
-    # 407 million in their table; what it counts beyond kernels is not said
+    # 407 million in their table; why it is 5.7 % more is not known here
     assert expected == pytest.approx(407e6, rel=0.06)
 
 

@@ -65,8 +65,8 @@ def cost_of(network: Any) -> NetworkCost:
 
     ``parameters`` are all trainable ones, scale and offset of batch norms included, as papers count
     them. EfficientNet-Lite0 at 224 px with 1,000 classes: 4.65 million parameters, as in its
-    authors' table, and 385 million multiply-adds, where they give 407 million without saying what
-    they count; MobileNetV2 and ResNet50 come within 2 % of their papers.
+    authors' table, and 385 million multiply-adds, where the table gives 407 million (why is not
+    known here); MobileNetV2 and ResNet50 come within 2 % of their papers.
     """
     kernels = tuple(kernels_of(network))
     trained = {id(v): v for layer in network.layers for v in _trained_numbers(layer)}
