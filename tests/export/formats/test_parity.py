@@ -68,6 +68,14 @@ def test_figures_by_hand():
     assert not compare_float(expected, expected + np.float32(1.1e-4)).is_equal
 
 
+def test_two_classes_with_the_top_score_are_both_right():
+    stepped = np.float32([[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]])
+    exact = np.float32([[0.499, 0.501, 0.0], [0.25, 0.5, 0.25]])
+    assert compare_integer(stepped, exact).same_top1 == 1.0
+    assert compare_integer(stepped, exact[:, ::-1]).same_top1 == 1.0
+    assert compare_integer(stepped, exact[:, [2, 0, 1]]).same_top1 == 0.0
+
+
 def test_an_answer_that_is_no_number_never_passes():
     expected = np.float32([[0.5, 0.5]])
     got = np.float32([[0.5, np.nan]])

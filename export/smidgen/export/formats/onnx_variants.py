@@ -73,13 +73,14 @@ def variants_of(int8_tflite: Sequence[tuple[str, bytes]]) -> tuple[Variant, ...]
     """uint8 and int8 activations of each named int8 TFLite file, the preferred ones first.
 
     Args:
-        int8_tflite: such as ``("per-channel", file)`` and ``("per-tensor", file)``.
+        int8_tflite: such as ``("per-channel", file)`` and ``("per-tensor", file)``; one alone may
+            have an empty name.
 
     Raises:
         ConversionError: a file that has no int8 ONNX form.
     """
     return tuple(
-        Variant(f"{activations}s8 {name}", to_onnx_int8(data, activations))
+        Variant(f"{activations}s8 {name}".strip(), to_onnx_int8(data, activations))
         for activations in _ACTIVATIONS
         for name, data in int8_tflite
     )

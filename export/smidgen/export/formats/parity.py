@@ -58,7 +58,11 @@ class FloatParity:
 
 @dataclass(frozen=True)
 class IntegerParity:
-    """int8 ONNX against int8 TFLite. ``same_top1`` is a share, 0..1."""
+    """int8 ONNX against int8 TFLite.
+
+    ``same_top1``: share of images, 0..1, for which the ONNX file's first class has the top score of
+    the TFLite file (whose scores have steps of 1/256, so that two classes may share it).
+    """
 
     images: int
     same_top1: float
@@ -171,7 +175,8 @@ def compare_integer(tflite: Scores, onnx: Scores) -> IntegerParity:
         ConversionError: the shapes differ, or there are no answers.
     """
     _check_shapes(tflite, onnx)
-    same = float((tflite.argmax(axis=1) == onnx.argmax(axis=1)).mean())
+    rows = np.arange(len(tflite))
+    same = float((tflite[rows, onnx.argmax(axis=1)] == tflite.max(axis=1)).mean())
     return IntegerParity(len(onnx), same, _largest(np.abs(tflite.astype(np.float64) - onnx)))
 
 

@@ -1,8 +1,8 @@
-"""Float model to ONNX: a float32 file, and the channels-first core that is quantized to int8.
+"""Float model to a float32 ONNX file, channels first inside.
 
 The network is converted to a core which takes decoded pixels ``(N, 3, H, W) float32`` and has no
 Transpose in it. A short entry is then put before it: ``uint8`` pixels ``(N, H, W, 3)``, one
-Transpose of bytes, and either arithmetic (float32) or a DequantizeLinear (int8).
+Transpose of bytes, and the arithmetic that decodes them.
 """
 
 from __future__ import annotations
@@ -86,17 +86,6 @@ def with_float_entry(core: Any, code: PixelCode) -> Any:
         helper.make_node("Mul", ["centred", "pixel_scale"], [PLANES_NAME], "pixels_scaled"),
     ]
     return _with_entry(core, nodes, constants)
-
-
-def with_quantized_entry(core: Any, code: PixelCode) -> Any:
-    """``core`` behind Transpose and DequantizeLinear: pixels are the quantized input themselves."""
-    constants = {
-        "pixel_scale": np.asarray(code.scale, np.float32),
-        "pixel_zero_point": np.asarray(code.zero_point, np.uint8),
-    }
-    inputs = ["bytes", "pixel_scale", "pixel_zero_point"]
-    node = helper.make_node("DequantizeLinear", inputs, [PLANES_NAME], "pixels_dequantized")
-    return _with_entry(core, [node], constants)
 
 
 def finish(model: Any) -> bytes:
