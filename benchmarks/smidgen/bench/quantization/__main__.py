@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _contest(arguments: argparse.Namespace) -> tuple[list[str], list[Row]]:
     from smidgen.bench.quantization.material import float_model, prepare
 
+    head = _head()
     subject = Subject(
         arguments.network,
         str(arguments.images.resolve()),
@@ -95,7 +96,7 @@ def _contest(arguments: argparse.Namespace) -> tuple[list[str], list[Row]]:
     )
     truth = material.truth
     top1 = "" if truth is None else f"; float top-1 {100 * (answers == truth).mean():.2f} %"
-    return [*_head(), f"{arguments.network}, {counts}{top1}"], rows
+    return [*head, f"{arguments.network}, {counts}{top1}"], rows
 
 
 def _parser() -> argparse.ArgumentParser:
