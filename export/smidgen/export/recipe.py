@@ -108,7 +108,7 @@ class ChannelsRecipe:
 
     keep: float = setting(
         1.0,
-        help="share of multiply-adds to keep by removing channels (1: off)",
+        help="share of multiply-adds, and of int8 bytes, to keep by removing channels (1: off)",
         low=0.05,
         high=1,
         flag="--keep-channels",
@@ -117,14 +117,26 @@ class ChannelsRecipe:
         "taylor", help="which channels matter: loss change, batch norm scale, or kernel norm"
     )
     steps: int = setting(
-        3,
+        2,
         help="prune and tune by turns, in this many steps",
         low=1,
         high=50,
         flag="--channels-steps",
     )
-    epochs: int = setting(4, help="tuning epochs after each step", low=0, high=1000)
-    learning_rate: float = setting(3e-4, help="peak of the tuning", low=0, high=10)
+    epochs: int = setting(
+        9,
+        help="tuning epochs after the last step; a quarter of them after each before",
+        low=0,
+        high=1000,
+    )
+    learning_rate: float = setting(5e-4, help="peak of the tuning", low=0, high=10)
+    teacher_share: float = setting(
+        0.9,
+        help="share of the loss that the unpruned network's answers decide",
+        low=0,
+        high=1,
+        flag="--channels-teacher-share",
+    )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from smidgen.export.workshop import PassResult, TuningWish, Workshop
 from smidgen.runtime.files import write_text
 
 _TAYLOR_IMAGES = 512
-_TEACHER_SHARE = 0.5
 _FLOOR = 0.5
 """No group is left with less than this part of the share that the whole network keeps: a criterion
 that judges channels one by one thinks too little of many that say the same."""
@@ -158,7 +157,7 @@ def _tune(network: Any, step: int, course: _Course) -> float:
     from smidgen.train.fitting.tuning import TuningPlan, TuningSubject
 
     rate = course.settings.learning_rate
-    plan = TuningPlan(course.epochs(step), rate, teacher_share=_TEACHER_SHARE)
+    plan = TuningPlan(course.epochs(step), rate, teacher_share=course.settings.teacher_share)
     wish = TuningWish(f"{course.work.name}-step-{step}", plan)
     return course.workshop.tuner.tune(TuningSubject(network, teacher=course.network), wish)
 
