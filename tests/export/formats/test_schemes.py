@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import zoo
-from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
 
 from smidgen.export.errors import ConversionError
@@ -86,13 +85,6 @@ def kernel_bytes(data: bytes) -> int:
     return sum(found.values())
 
 
-def delegated(data: bytes) -> list[str]:
-    """What LiteRT runs by the XNNPACK delegate: the names of all nodes of the final plan."""
-    interpreter = Interpreter(model_content=data, num_threads=1)
-    interpreter.allocate_tensors()
-    return [step["op_name"] for step in interpreter._get_ops_details()]
-
-
 @pytest.mark.parametrize(
     ("shrink", "factor", "tolerance"),
     [(with_float16_weights, 2, FLOAT16_TOLERANCE), (with_int8_weights, 4, WEIGHTS_TOLERANCE)],
@@ -110,7 +102,6 @@ def test_smaller_tflite_weights(shrink, factor, tolerance, float_tflite, referen
     ]
     differences = np.abs(litert.run_tflite(data, PIXELS) - reference)
     assert FLOAT_TOLERANCE < differences.mean() <= tolerance
-    assert delegated(data).count("DELEGATE") == delegated(float_tflite).count("DELEGATE")
     # planted fault: the last kernel twice as large
     model = tflite_file.read_model(data)
     graph = model.subgraphs[0]

@@ -28,7 +28,7 @@ from smidgen.export.formats.onnx_values import Activations
 FLOAT_NAME = "float32"
 ROUNDS = 7
 CLEARLY_FASTER = 1.05
-"""Median over the rounds of one file's time by another's: repeats of one file differ by 2-3 %."""
+"""Median over the rounds of one file's time by another's; less counts as a tie."""
 
 SHARE_OF_ROUNDS = 0.8
 """And in this share of the rounds."""
