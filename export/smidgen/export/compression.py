@@ -55,7 +55,7 @@ def _sparsity(network: Any, plan: ExportPlan, workshop: Workshop) -> PassResult:
 def _clustering(network: Any, plan: ExportPlan, workshop: Workshop) -> PassResult:
     from smidgen.export.guest.clustering import cluster
 
-    return cluster(network, plan.clustering, workshop, is_sparse="sparsity" in plan.passes)
+    return cluster(network, plan.clustering, workshop)
 
 
 PASSES: Mapping[str, Apply] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,16 +19,21 @@ from smidgen.export.gate.judge import reference_scores
 from smidgen.export.graphs.deploy_graph import PixelCode, pixel_code
 from smidgen.export.graphs.fold import fold_batch_norms
 from smidgen.export.pictures import pixel_batches
-from smidgen.export.recipe import ExportPlan
+from smidgen.export.recipe import ExportPlan, QuantizationRecipe
 from smidgen.export.source import ChannelNormalization
 from smidgen.train.progress import SilentProgress
 
 PER_CHANNEL = ChannelNormalization.of((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
+U8 = ExportPlan(quantization=QuantizationRecipe(onnx_activations="u8"))
+"""Not measured: that takes 21 processes."""
+
+
 @pytest.fixture(scope="module")
-def converter(float_model):
-    return Converter(float_model, ExportPlan(), Path("passes"), SilentProgress(), {})
+def converter(float_model, tmp_path_factory):
+    passes = tmp_path_factory.mktemp("passes")
+    return Converter(float_model, U8, passes, SilentProgress(), {})
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +173,11 @@ def test_a_second_transpose_is_refused(files):
 
 @pytest.mark.parametrize("normalization", [PER_CHANNEL, ChannelNormalization.of(127.5, 127.5)])
 def test_normalisation_that_is_no_pixel_code_is_part_of_the_graph(
-    normalization, float_model, pixels
+    normalization, float_model, pixels, tmp_path
 ):
     source = dataclasses.replace(float_model, normalization=normalization)
     assert pixel_code(normalization) == PixelCode(1.0, 0)
-    converter = Converter(source, ExportPlan(), Path("passes"), SilentProgress(), {})
+    converter = Converter(source, U8, tmp_path, SilentProgress(), {})
     reference = reference_scores(
         source.load(), normalization, source.preprocessing, source.held_out, lambda _: None
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,7 @@ def source_of(model: ModelRecipe, network: Any) -> FloatModel:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_float32_files_equal_the_network(name, enliven, patches):
+def test_float32_files_equal_the_network(name, enliven, patches, tmp_path):
     from smidgen.export.tensorflow_backend import keras
     from smidgen.train.models.network import build
 
@@ -72,9 +71,7 @@ def test_float32_files_equal_the_network(name, enliven, patches):
     expected = np.asarray(keras.ops.softmax(network(inputs, training=False)))
     assert np.ptp(expected, axis=0).max() > 0.1
 
-    converter = Converter(
-        source_of(model, network), ExportPlan(), Path("passes"), SilentProgress(), {}
-    )
+    converter = Converter(source_of(model, network), ExportPlan(), tmp_path, SilentProgress(), {})
     onnx = onnxruntime.InferenceSession(converter.convert("onnx", "float32").data)
     got = onnx.run(None, {"image": pixels.astype(np.uint8)})[0]
     assert np.abs(got - expected).max() <= TOLERANCE

@@ -168,10 +168,9 @@ class Converter:
     def _trained_integers(self) -> Integers:
         from smidgen.export.guest.quantization_aware import quantization_aware
 
-        kept = {"sparsity", "clustering"} & set(self.plan.passes)
         with stage(self.progress, "quantization-aware training", self.seconds):
             made = quantization_aware(
-                self.compressed.network, self.plan.qat, self.workshop, structure=kept
+                self.compressed.network, self.plan.qat, self.workshop, self.plan.quantization
             )
         return Integers(made.tflite, PassRecord("qat", made.facts))
 
