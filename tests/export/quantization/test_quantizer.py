@@ -16,6 +16,7 @@ from smidgen.export.formats.to_tflite import check_int8
 from smidgen.export.graphs.deploy_graph import pixel_code
 from smidgen.export.quantization.activations import Probe
 from smidgen.export.quantization.mixed_precision import positions_of, with_float_layers
+from smidgen.export.quantization.noise import layer_signal_to_noise
 from smidgen.export.quantization.numbers import code_of, shared_codes
 from smidgen.export.quantization.pairing import constant, pair_up
 from smidgen.export.quantization.quantizer import decoded, quantize, set_numbers
@@ -166,6 +167,8 @@ def test_from_the_keras_network_to_a_file(folded, float_model, calibration, pixe
     assert made.facts["float_layers"] == "logits"
     assert made.note == ""
     assert set(operators(read_model(made.data))) > {"QUANTIZE", "DEQUANTIZE", "CONV_2D"}
+    noise = layer_signal_to_noise(made.float_twin, made.data, pixels[:2])
+    assert [row.layer for row in noise if row.scale == 0] == ["logits"]
     rows = sensitivity(made.float_twin, write_model(ours.integer_model), pixels[:4], lambda _: None)
     assert len(rows) == 7
 

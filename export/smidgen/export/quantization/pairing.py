@@ -147,6 +147,7 @@ def name_of(tensor: Any) -> str:
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
 
 
+_FLOAT32 = 0
 _DTYPES = {0: np.float32, 2: np.int32, 4: np.int64, 9: np.int8}
 
 
@@ -197,6 +198,8 @@ def _check(graph: PairedGraph, pair: Pair) -> None:
     if not pair.is_weighted:
         return
     index = int(pair.integer_operator.inputs[1])
+    if graph.integer_tensor(index).type == _FLOAT32:  # a layer that was left in float
+        return
     kernel, codes = graph.kernel(pair), constant(graph.integer_model, index)
     scale = np.asarray(graph.integer_tensor(index).quantization.scale, np.float32)
     if kernel.shape != codes.shape or len(scale) not in (1, codes.shape[pair.kernel_axis]):
