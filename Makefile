@@ -17,7 +17,7 @@ UV ?= uv
 
 SETUP = $(PYTHON) tools/setup_env.py --installer $(INSTALLER)
 VENV = .venv/bin
-LOCKS = toolchain dev runtime-litert runtime-onnx jax mediapipe
+LOCKS = toolchain dev runtime-litert runtime-onnx jax mediapipe openers
 # Slow tests run a room at a time in the order in which data flows: what breaks first, shows first.
 SLOW_ORDER = tests/runtime tests/train tests/export tests/benchmarks tests/cli tests/end_to_end
 
@@ -47,6 +47,8 @@ test-setup: setup
 	@$(SETUP) runtime-onnx >/dev/null
 	@$(SETUP) jax >/dev/null
 	@$(SETUP) mediapipe >/dev/null
+	@$(SETUP) openers >/dev/null
+	@$(PYTHON) tools/node_openers.py
 
 test-fast: setup  ## the tests that take seconds
 	@echo "== fast tests"
@@ -56,6 +58,8 @@ test-slow: test-setup
 	@echo "== slow tests: they train, convert and measure"
 	@SMIDGEN_TEST_JAX_PYTHON="$(CURDIR)/.venv-jax/bin/python" \
 	SMIDGEN_TEST_MEDIAPIPE_PYTHON="$(CURDIR)/.venv-mediapipe/bin/python" \
+	SMIDGEN_TEST_OPENERS_PYTHON="$(CURDIR)/.venv-openers/bin/python" \
+	SMIDGEN_TEST_NODE_OPENERS="$(CURDIR)/build/node-openers" \
 	$(VENV)/python -m pytest -x -v -n 2 --dist loadfile --durations=10 -m slow $(SLOW_ORDER)
 
 e2e: test-setup  ## only the end-to-end tests: the whole line, the wheels on bare devices

@@ -66,6 +66,13 @@ ENVIRONMENTS = {
         (),
         900 * MEBIBYTE,
     ),
+    "openers": Environment(
+        "OpenVINO and tflite-runtime, as other readers of our files",
+        ".venv-openers",
+        ("openers",),
+        (),
+        500 * MEBIBYTE,
+    ),
     "rival-aeq": Environment(
         "ai-edge-quantizer, which the benchmark of quantizers compares with ours",
         ".venv-rival-aeq",
