@@ -17,7 +17,7 @@ UV ?= uv
 
 SETUP = $(PYTHON) tools/setup_env.py --installer $(INSTALLER)
 VENV = .venv/bin
-LOCKS = toolchain dev runtime-litert runtime-onnx jax mediapipe openers
+LOCKS = toolchain dev runtime-litert runtime-onnx jax mediapipe openers rival-nncf rival-aeq
 # Slow tests run a room at a time in the order in which data flows: what breaks first, shows first.
 SLOW_ORDER = tests/runtime tests/train tests/export tests/benchmarks tests/cli tests/end_to_end
 

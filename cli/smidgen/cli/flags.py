@@ -63,7 +63,12 @@ class Flag:
 
 def flags_of(tables: Sequence[str]) -> tuple[Flag, ...]:
     """The flags of these tables, in the order of the fields."""
-    keys = Counter(field.name for cls in TABLES.values() for field in dataclasses.fields(cls))
+    keys = Counter(
+        field.name
+        for cls in TABLES.values()
+        for field in dataclasses.fields(cls)
+        if not field.metadata.get("flag")
+    )
     flags = []
     for table in tables:
         hints = typing.get_type_hints(TABLES[table])

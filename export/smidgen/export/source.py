@@ -79,9 +79,8 @@ class FloatModel:
 def from_run(run: Run) -> FloatModel:
     """The float model of a finished Run: calibrated on its train split, judged on its test split.
 
-    In the orientation task each test image is held out four times, once for each turn. The gate's
-    statistics take these for images of their own; the four answers of one image are not quite
-    independent, so its interval may be too narrow there.
+    In the orientation task each test image is held out four times, once for each turn; the gate
+    knows by their content that the four answers are not independent.
 
     Raises:
         SourceError: the Run is not finished, or a file of it is missing.
