@@ -7,12 +7,11 @@ the same integers.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from smidgen.export.calibration import Calibration
 from smidgen.export.progress import Progress
@@ -23,11 +22,6 @@ from smidgen.runtime.errors import SchemaError
 from smidgen.runtime.files import write_bytes, write_text
 from smidgen.runtime.manifest import PassRecord
 from smidgen.runtime.schema import as_mapping, build
-
-if TYPE_CHECKING:  # imports TensorFlow
-    from smidgen.export.quantization.quantizer import Quantized
-
-_SENSITIVITY_IMAGES = 24
 
 _GENERATION = 1
 """Raised when the quantizer gives other integers for the same input than before."""
@@ -95,31 +89,7 @@ def post_training(
     made = quantize(network.folded, network.normalization, calibration, settings, progress.advance)
     if made.note:
         progress.note(f"the converter's own ranges are kept: {made.note}")
-    elif settings.mixed:
-        made = _mixed(made, network, calibration, settings, progress)
     return Integers(made.data, PassRecord("quantize", made.facts))
-
-
-def _mixed(
-    made: Quantized,
-    network: Network,
-    calibration: Calibration,
-    settings: QuantizationRecipe,
-    progress: Progress,
-) -> Quantized:
-    """Quantized again, with the ``settings.mixed`` layers in float32 that cost the most."""
-    from smidgen.export.quantization.quantizer import quantize
-    from smidgen.export.quantization.sensitivity import sensitivity, worst_layers
-
-    images = list(itertools.islice(calibration.pixels(), _SENSITIVITY_IMAGES))
-    rows = sensitivity(made.float_twin, made.data, images, lambda _: None)
-    worst = worst_layers(rows, settings.mixed)
-    if not worst:
-        progress.note("no layer left in float32 would bring the answers nearer to float's")
-        return made
-    layers = tuple(dict.fromkeys((*settings.float_layers, *worst)))
-    again = replace(settings, float_layers=layers, mixed=0)
-    return quantize(network.folded, network.normalization, calibration, again, progress.advance)
 
 
 def _kept(path: Path) -> Integers | None:
