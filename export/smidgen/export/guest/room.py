@@ -21,8 +21,8 @@ def _import() -> tuple[Any, Any]:
     try:
         with captured_output(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import tensorflow_model_optimization  # type: ignore[import-untyped]
-            import tf_keras  # type: ignore[import-untyped]
+            import tensorflow_model_optimization
+            import tf_keras
     except ImportError as error:
         raise BackendError(
             "sparsity, clustering and quantization-aware training need tf_keras and "
