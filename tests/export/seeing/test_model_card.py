@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smidgen.export.formats.compressed import gzip_bytes
 from smidgen.export.result import ExportedBundle, ExportResult, Failure
 from smidgen.export.seeing.model_card import (
     CardFile,
@@ -192,13 +192,22 @@ def test_written_from_files(make_bundle, tmp_path: Path) -> None:
     path = make_bundle()
     data = path.read_bytes()
     made = ExportedBundle(
-        path.name, "onnx", "float32", True, VERDICT, len(data), "56" * 32, "", {}, str(path.parent)
+        file=path.name,
+        model_format="onnx",
+        scheme="float32",
+        passed=True,
+        verdict=VERDICT,
+        file_bytes=len(data),
+        gzip_bytes=gzip_bytes(data),
+        file_sha256="56" * 32,
+        key="",
+        folder=str(path.parent),
     )
     result = ExportResult(tmp_path, (made,), versions={"numpy": "2.4.6"})
     card = write_model_card(tmp_path, result)
     assert card == tmp_path / "model_card.md"
     text = card.read_text(encoding="utf-8")
-    zipped = len(zlib.compress(data, 9))
+    zipped = gzip_bytes(data)
     assert f"| tiny-float32.onnx | onnx | float32 | {len(data):,} | {zipped:,} |" in text
     mapping = json.loads((tmp_path / "model_card.json").read_text(encoding="utf-8"))
     assert mapping["files"][0]["zipped_bytes"] == zipped

@@ -8,6 +8,8 @@ import pytest
 
 keras = pytest.importorskip("smidgen.export.tensorflow_backend").keras
 
+from smidgen.export.formats import edgetpu  # noqa: E402
+from smidgen.export.seeing import anatomy, targets  # noqa: E402
 from smidgen.export.seeing.anatomy import anatomy_of  # noqa: E402
 from smidgen.export.seeing.evidence import EVIDENCE, evidence_for  # noqa: E402
 from smidgen.export.seeing.preflight import Preflight, Subject, lite_of, of_backbone, preflight  # noqa: E402
@@ -102,6 +104,12 @@ def test_the_worst_finding_comes_first_and_is_the_verdict(hard: Preflight) -> No
         ranks = [KINDS[finding.verdict] for finding in target.findings]
         assert ranks == sorted(ranks, reverse=True)
         assert KINDS[target.verdict] == ranks[0]
+
+
+def test_the_table_of_the_edge_tpu_is_that_of_the_export() -> None:
+    known = {kind for kinds in (*anatomy._LAYERS.values(), *anatomy._ACTIVATIONS.values())
+             for kind in kinds}  # fmt: skip
+    assert {kind for kind in known if kind not in edgetpu._MAPPED} == targets._NOT_IN_EDGETPU
 
 
 def test_only_the_targets_asked_for() -> None:

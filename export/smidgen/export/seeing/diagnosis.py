@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from smidgen.export.seeing.remedies import Remedy, logits_db, remedies_for, wors
 from smidgen.export.source import FloatModel
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.manifest import Manifest, PassRecord
+from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping, build
 
 IMAGES = 32
@@ -73,7 +74,7 @@ def diagnose(
         network = _network(source, bundle.manifest, path.parent, progress)
         folded = fold_batch_norms(network).model
     twin = _twin(folded, source, bundle.manifest, progress)
-    with stage(progress, "run both files", seconds):
+    with stage(progress, "run both files", seconds), without_chatter():
         report = layer_reports(twin, bundle.data, list(chosen.pixels()))
     return Diagnosis(
         file=path.name,
@@ -141,7 +142,7 @@ def _twin(folded: Any, source: FloatModel, manifest: Manifest, progress: Progres
     count = plan.export.calibration_images
     chosen = choose(source.calibration_pool, source.held_out, count, source.preprocessing)
     with stage(progress, "equalize as the export did", {}, len(chosen)):
-        settings = plan.quantization
+        settings = replace(plan.quantization, mixed=0, float_layers=())  # kernels alone matter
         made = quantize(folded, source.normalization, chosen, settings, progress.advance)
     return made.float_twin
 

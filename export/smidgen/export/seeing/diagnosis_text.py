@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from smidgen.export.seeing.diagnosis import Diagnosis
-from smidgen.export.seeing.layer_noise import LayerReport
+from smidgen.export.seeing.layer_noise import EXACT_DB, LayerReport
 
 _WIDTH = 100
 _NAME = 30
@@ -23,8 +23,8 @@ def as_text(found: Diagnosis) -> str:
     lines = [
         f"{found.file}: int8 against {found.source} in float, {found.images} calibration images",
         "SQNR: signal to quantization noise behind the layer, dB (20 dB: the noise has 1 % of the",
-        "signal's power). own: without the noise that came in. spread: largest channel range by",
-        "the median one.",
+        "signal's power). own: of the noise beyond twice what came in (-: none). spread: largest",
+        "channel range by the median one.",
         "",
         _HEAD,
         *(_row(layer, "") for layer in found.layers),
@@ -53,9 +53,10 @@ def _row(layer: LayerReport, rank: str) -> str:
     values = f"{layer.float_min:.3g} .. {layer.float_max:.3g}"
     if layer.is_float:
         return f"{name:<{_NAME}}  {layer.operator:<17} {layer.sqnr_db:6.1f}  float {values:>20}"
+    own = "-" if layer.own_db >= EXACT_DB else f"{layer.own_db:.1f}"
     saturated = f"{100 * layer.saturated:.3f} %"
     return (
-        f"{name:<{_NAME}}  {layer.operator:<17} {layer.sqnr_db:6.1f} {layer.own_db:6.1f}  "
+        f"{name:<{_NAME}}  {layer.operator:<17} {layer.sqnr_db:6.1f} {own:>6}  "
         f"{values:>17}  {saturated:>9} {layer.channel_spread:6.1f}"
     )
 

@@ -1,9 +1,9 @@
 """What quantization did behind each layer: noise, range, saturation, and how channels differ.
 
 Signal to noise at a place holds the noise of all layers before it (``quantization.noise``).
-``own_db`` takes that out again: it is the ratio that would be there if the layer's inputs were
-exact, under the assumption that relative noise passes a layer unchanged. It is an estimate: layers
-that cancel their inputs (ADD) or amplify small values show more than they add.
+``own_db`` takes that out again: it counts the noise beyond twice what came in, relative to the
+signal, since layers amplify noise where they cancel signal. It is an estimate: what a layer adds
+below that is not seen, and a layer that amplifies more is blamed for it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from smidgen.export.quantization.pairing import PairedGraph, pair_up
 EXACT_DB = 60.0
 """The most that is told apart: a millionth of the signal's power."""
 
+_AMPLIFIED = 2.0
 _SPREAD_IMAGES = 8
 _LOWEST, _HIGHEST = -128, 127
 
@@ -107,10 +108,10 @@ def _report(row: LayerNoise, inputs: Sequence[LayerNoise], spread: float) -> Lay
 
 
 def _own_db(sqnr_db: float, inputs_db: Sequence[float]) -> float:
-    """Of the noise relative to the signal, what the noisiest input does not explain."""
-    noise = 10 ** (-sqnr_db / 10)
+    """Of the noise relative to the signal, what twice the noisiest input's does not explain."""
+    noise = min(1.0, 10 ** (-sqnr_db / 10))  # more cannot be lost than all of the signal
     explained = max((10 ** (-db / 10) for db in inputs_db), default=0.0)
-    own = max(noise - explained, 10 ** (-EXACT_DB / 10))
+    own = max(noise - _AMPLIFIED * explained, 10 ** (-EXACT_DB / 10))
     return float(-10 * np.log10(own))
 
 

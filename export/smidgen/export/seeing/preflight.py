@@ -186,8 +186,8 @@ def int8_expectation(backbone: str, anatomy: Anatomy) -> Int8Expectation:
             "nothing to several points, and naive ranges destroy the answers"
         )
         instead = (
-            f"{lite}, made for int8; or keep float16; else calibrate on 200 or more images and "
-            "let the gate decide"
+            f"{lite}, made for int8; or keep float16; else calibrate on 200 or more images, train "
+            "with int8's rounding (qat.epochs = 2), and let the gate decide"
         )
         return Int8Expectation("costs", why, instead, evidence)
     why = "no squeeze-excite, no swish: post-training int8 with a scale for each channel holds"

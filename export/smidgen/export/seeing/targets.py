@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from smidgen.export.formats.micro_operators import MICRO_METHODS
 from smidgen.export.seeing.anatomy import Anatomy
 
 TargetName = Literal["litert", "onnxruntime", "tflite-micro", "edgetpu", "gpu", "nnapi"]
@@ -23,7 +24,6 @@ WORDS: tuple[Word, ...] = get_args(Word)
 
 _NOT_IN_XNNPACK_INT8 = frozenset({"HARD_SWISH", "AVERAGE_POOL_2D", "GELU", "RELU_0_TO_1", "PRELU"})
 _NOT_IN_ONNXRUNTIME_INT8 = frozenset({"HARD_SWISH", "ELU", "GELU", "TANH", "PRELU"})
-_NOT_IN_MICRO = frozenset({"GELU", "RELU_0_TO_1"})
 _NOT_IN_EDGETPU = frozenset({"HARD_SWISH", "LEAKY_RELU", "ELU", "GELU", "RELU_0_TO_1"})
 _NOT_IN_GPU = frozenset({"GELU", "RELU_0_TO_1", "REDUCE_MAX"})
 
@@ -143,7 +143,7 @@ def _onnxruntime(traits: Traits) -> Iterator[Finding]:
 
 
 def _micro(traits: Traits) -> Iterator[Finding]:
-    for kind in sorted(_NOT_IN_MICRO & set(traits.anatomy.counts)):
+    for kind in sorted(set(traits.anatomy.counts) - set(MICRO_METHODS)):
         yield Finding(
             "breaks", kind, traits.layers_with(kind), "tflite-micro has no kernel for it",
             f"use {traits.lite}",
