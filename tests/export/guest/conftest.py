@@ -35,12 +35,13 @@ class StepTuner:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
                 logits = network(tf.constant(self.inputs), training=True)
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)
-            gradients = tape.gradient(tf.reduce_mean(loss), values)
+                loss = tf.reduce_mean(
+                    tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)
+                )
+            gradients = tape.gradient(loss, values)
             for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
-                if gradient is not None:
-                    variable.assign(variable.value - self.rate * tf.math.l2_normalize(gradient))
-            return tf.reduce_mean(loss)
+                variable.assign(variable.value - self.rate * tf.math.l2_normalize(gradient))
+            return loss
 
         self.losses = []
         for number in range(self.steps_of(wish.plan.epochs)):

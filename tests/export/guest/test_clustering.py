@@ -13,12 +13,13 @@ from smidgen.export.recipe import ClusteringRecipe, SparsityRecipe
 
 @pytest.mark.parametrize("clusters", [4, 7])
 def test_each_kernel_has_few_values(workshop, kernels_of, clusters):
-    from smidgen.export.guest.clustering import cluster, values_of
+    from smidgen.export.guest.clustering import cluster
+    from smidgen.export.guest.structure import values_of
 
     shop = workshop(3)
     network = shop.source.load()
-    result = cluster(network, ClusteringRecipe(clusters=clusters, epochs=1), shop, is_sparse=False)
-    assert len(shop.tuner.losses) == 3
+    result = cluster(network, ClusteringRecipe(clusters=clusters, epochs=1), shop)
+    assert len(set(shop.tuner.losses)) == 3, "it is trained"
     for name, kernel in kernels_of(result.network).items():
         assert len(values_of(kernel)) <= clusters, name
         for channel in kernel.reshape(-1, kernel.shape[-1]).T:
@@ -40,7 +41,7 @@ def test_more_clusters_are_nearer_to_the_float_network(workshop):
     errors = []
     for clusters in (4, 16, 64):
         settings = ClusteringRecipe(clusters=clusters, epochs=0)
-        result = cluster(network, settings, shop, is_sparse=False)
+        result = cluster(network, settings, shop)
         got = np.asarray(result.network(shop.tuner.inputs))
         errors.append(np.abs(got - expected).mean() / expected.std())
     assert errors[0] > errors[1] > errors[2]
@@ -54,7 +55,7 @@ def test_channels_of_an_int8_kernel_share_their_codes_and_the_file_zips(workshop
 
     shop = workshop(2)
     network = shop.source.load()
-    result = cluster(network, ClusteringRecipe(clusters=6, epochs=1), shop, is_sparse=False)
+    result = cluster(network, ClusteringRecipe(clusters=6, epochs=1), shop)
     files = [
         to_tflite_int8(model, shop.source.normalization, shop.calibration, lambda _: None)
         for model in (fold_batch_norms(network).model, result.network)
@@ -71,23 +72,30 @@ def test_channels_of_an_int8_kernel_share_their_codes_and_the_file_zips(workshop
 
 @pytest.mark.slow
 def test_sparse_networks_keep_their_zeros(workshop, kernels_of):
-    from smidgen.export.guest.clustering import cluster, values_of
+    from smidgen.export.graphs.fold import fold_batch_norms
+    from smidgen.export.guest.clustering import _tuned, cluster, clusterable
     from smidgen.export.guest.sparsity import sparsify
+    from smidgen.export.guest.spreading import spread
+    from smidgen.export.guest.structure import Structure, structure_of, values_of
 
     shop = workshop(3)
     sparse = sparsify(shop.source.load(), SparsityRecipe(share=0.6, epochs=1), shop).network
     settings = ClusteringRecipe(clusters=8, epochs=1)
-    result = cluster(sparse, settings, shop, is_sparse=True)
+    result = cluster(sparse, settings, shop)
+    assert structure_of(sparse) == Structure(is_sparse=True)
+    assert structure_of(result.network) == Structure(is_sparse=True, is_clustered=True)
     for name, kernel in kernels_of(result.network).items():
         before = kernels_of(sparse)[name]
         assert (kernel[before == 0] == 0).all(), name
         assert len(values_of(kernel)) <= 8
-    careless = cluster(sparse, settings, shop, is_sparse=False)
+    folded = fold_batch_norms(sparse).model
+    names = clusterable(folded)
+    wide = _tuned(spread(folded, names), names, settings, shop, is_sparse=False)
     lost = [
         (kernel[kernels_of(sparse)[name] == 0] != 0).any()
-        for name, kernel in kernels_of(careless.network).items()
+        for name, kernel in kernels_of(wide).items()
     ]
-    assert any(lost), "without is_sparse zeros move"
+    assert any(lost), "nothing else holds them"
 
 
 def test_spreading_changes_no_answer(small_network):
@@ -126,7 +134,7 @@ def test_too_few_clusters_are_refused(workshop, clusters):
 
     shop = workshop(1)
     with pytest.raises(StructureError, match=f"clusters = {clusters}: expected 0 .off. or at"):
-        cluster(shop.source.load(), ClusteringRecipe(clusters=clusters), shop, is_sparse=False)
+        cluster(shop.source.load(), ClusteringRecipe(clusters=clusters), shop)
 
 
 def test_a_lost_cluster_is_an_error(small_network):

@@ -24,7 +24,7 @@ def test_single_weights(workshop, kernels_of, share):
     shop = workshop(9)
     network = shop.source.load()
     result = sparsify(network, SparsityRecipe(share=share, epochs=1), shop)
-    assert len(shop.tuner.losses) == 9 and np.isfinite(shop.tuner.losses).all()
+    assert len(shop.tuner.losses) == 9 and len(set(shop.tuner.losses)) > 5, "it is trained"
     for name, kernel in kernels_of(result.network).items():
         assert abs(zeros(kernel) - share) <= 1 / kernel.size + 1e-6, name
     assert zeros(first(result.network, "DepthwiseConv2D").get_weights()[0]) == 0

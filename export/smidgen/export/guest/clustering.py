@@ -19,7 +19,8 @@ from smidgen.export.guest.copier import copy_to_guest
 from smidgen.export.guest.layers import OWN_FUNCTIONS
 from smidgen.export.guest.room import tf_keras, tfmot
 from smidgen.export.guest.selection import large_kernels
-from smidgen.export.guest.spreading import can_be_spread, channel_ranges, spread
+from smidgen.export.guest.spreading import can_be_spread, spread
+from smidgen.export.guest.structure import structure_of
 from smidgen.export.recipe import ClusteringRecipe
 from smidgen.export.tensorflow_backend import captured_output, tf
 from smidgen.export.workshop import PassResult, TuningWish, Workshop
@@ -27,23 +28,18 @@ from smidgen.export.workshop import PassResult, TuningWish, Workshop
 FEWEST = 3
 """One value for each sign, and zero."""
 
-_SAME = 1e-5
-"""Weights of a channel by its largest one that are nearer than this are the same value."""
 
-
-def cluster(
-    network: Any, settings: ClusteringRecipe, workshop: Workshop, *, is_sparse: bool
-) -> PassResult:
+def cluster(network: Any, settings: ClusteringRecipe, workshop: Workshop) -> PassResult:
     """``network`` with batch norms folded and few distinct weights in each output channel.
 
     The weights of one kernel, each divided by the largest of its channel, take at most
-    ``settings.clusters`` values.
+    ``settings.clusters`` values. Where the network is sparse its zeros stay where they are, and
+    zero is one of the values.
 
     Args:
         network: functional Keras 3: normalised ``(N, H, W, 3) float32`` to logits.
         settings: the number of values and the tuning.
         workshop: its tuner trains; its source is the teacher.
-        is_sparse: keep the zeros of the kernels where they are; zero is one of the values.
 
     Returns:
         A Keras 3 network of the same answers up to the clustering, without foldable batch norms.
@@ -64,6 +60,7 @@ def cluster(
             "no layer of this network can be clustered: expected an ordinary convolution or dense "
             "layer; set clustering.clusters = 0"
         )
+    is_sparse = structure_of(network).is_sparse
     wide = _tuned(spread(folded, names), names, settings, workshop, is_sparse)
     result = fold_batch_norms(wide).model
     counts = [_check(result.get_layer(name), settings.clusters) for name in names]
@@ -98,15 +95,6 @@ def clusterable(folded: Any) -> tuple[str, ...]:
     """Names of the layers of a folded Keras 3 network that are clustered, in its order."""
     large = {name for name, _ in large_kernels(copy_to_guest(folded).model)}
     return tuple(x.name for x in folded.layers if x.name in large and can_be_spread(x))
-
-
-def values_of(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The distinct weights of a kernel ``(..., out)``, each by the largest of its channel,
-    ascending; those nearer than 1e-5 count once."""
-    values = np.unique(kernel / channel_ranges(kernel))
-    first = np.concatenate([[True], np.diff(values) > _SAME])
-    distinct: NDArray[np.float32] = values[first]
-    return distinct
 
 
 def starting_values(
