@@ -163,7 +163,7 @@ class ClusteringRecipe:
 
     clusters: int = setting(0, help="distinct weights in each kernel (0: off)", low=0, high=256)
     epochs: int = setting(2, help="tuning epochs with clustered weights", low=0, high=1000)
-    learning_rate: float = setting(1e-5, help="peak of the tuning", low=0, high=10)
+    learning_rate: float = setting(1e-4, help="peak of the tuning", low=0, high=10)
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def _is_free(graph: PairedGraph, pair: Pair) -> bool:
         if pair.kind == "DEPTHWISE_CONV_2D"
         else (kernel.shape[-1] == entering)
     )
-    return len(users) == 1 and bool(takes) and not is_clustered(kernel)
+    return len(users) == 1 and bool(takes) and not is_clustered(kernel, pair.kernel_axis)
 
 
 def _keeps_channels(graph: PairedGraph, pair: Pair) -> bool:

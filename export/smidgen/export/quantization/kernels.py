@@ -21,6 +21,9 @@ from smidgen.export.recipe import QuantizationRecipe
 _CLUSTERED = 256
 """A kernel with at most this many distinct weights, and more weights than that, is clustered."""
 
+_SAME = 1e-5
+"""Weights by the largest of their channel that are nearer than this are the same value."""
+
 
 def quantize_kernels(
     graph: PairedGraph,
@@ -55,7 +58,7 @@ def quantized_kernel(
     kernel = rounded_kernel(
         weights, pair.kernel_axis, per_channel=settings.weight_scales == "per-channel"
     )
-    if moments is None or not moments.is_enough or is_clustered(weights):
+    if moments is None or not moments.is_enough or is_clustered(weights, pair.kernel_axis):
         return kernel
     exact = (weights / along(kernel.scale, pair.kernel_axis, weights.ndim)).astype(np.float64)
     spread = moments.covariance if settings.bias_correction else moments.second_moment
@@ -63,9 +66,18 @@ def quantized_kernel(
     return Kernel(as_kernel(pair, codes, weights.shape).astype(np.int8), kernel.scale)
 
 
-def is_clustered(weights: NDArray[np.float32]) -> bool:
-    """Whether a kernel has few distinct weights for its size, so that they should stay few."""
-    return weights.size > 4 * _CLUSTERED and len(np.unique(weights)) <= _CLUSTERED
+def is_clustered(weights: NDArray[np.float32], axis: int) -> bool:
+    """Whether a kernel has few distinct weights for its size, so that they should stay few.
+
+    Weights count by the largest of their channel (``axis``): folded batch norms have scaled each
+    channel by a factor of its own.
+    """
+    if weights.size <= 4 * _CLUSTERED:
+        return False
+    others = tuple(place for place in range(weights.ndim) if place != axis)
+    largest = np.abs(weights).max(axis=others, keepdims=True)
+    values = np.unique(weights / np.where(largest > 0, largest, 1.0))
+    return 1 + int((np.diff(values) > _SAME).sum()) <= _CLUSTERED
 
 
 def as_rows(pair: Pair, weights: NDArray[np.float64]) -> NDArray[np.float64]:
