@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smidgen.export.formats.tflite_file import read_model, write_model
+from smidgen.export.tensorflow_backend import captured_output
 
 Values = dict[int, NDArray[Any]]
 
@@ -32,10 +33,10 @@ class Probe:
         from ai_edge_litert.interpreter import Interpreter
 
         wanted = list(dict.fromkeys(int(index) for index in tensors))
-        self._interpreter = Interpreter(
-            model_content=write_model(_showing(model, wanted)), num_threads=threads
-        )
-        self._interpreter.allocate_tensors()
+        data = write_model(_showing(model, wanted))
+        with captured_output():  # it announces its delegate on stderr
+            self._interpreter = Interpreter(model_content=data, num_threads=threads)
+            self._interpreter.allocate_tensors()
         self._entry = self._interpreter.get_input_details()[0]["index"]
         ends = self._interpreter.get_output_details()
         self._ends = {index: end["index"] for index, end in zip(wanted, ends)}
