@@ -110,7 +110,7 @@ MOMENTS = (
     ("train: begins", 2.0),
     ("head 1/", 0.5),
     ("export: begins", 5.0),
-    ("convert int8 .tflite", 0.0),
+    ("judge float32 .tflite", 3.0),
     ("bench: begins", 2.0),
 )
 
