@@ -67,7 +67,10 @@ def refuse() -> Any:
 
 def test_passes_are_applied_in_order_and_recorded(workshop, float_model, tmp_path):
     passes = Passes()
+    workshop.work.mkdir()
+    (workshop.work / "checkpoint").write_text("of a tuning")
     result = compress(float_model.load, PLAN, workshop, tmp_path / "passes", passes.table())
+    assert not workshop.work.exists()
     assert passes.calls == ["channels", "clustering"]
     assert bias(result.network) == pytest.approx(bias(float_model.load()) + 101.0, abs=1e-4)
     assert [(r.name, r.facts) for r in result.records] == [

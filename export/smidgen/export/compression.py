@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +101,7 @@ def compress(
             result = passes[name](network, plan, workshop)
         network, records = result.network, (*records, PassRecord(name, result.facts))
         _keep(folder, f"{name}-{key}", network, records)
+        shutil.rmtree(workshop.work, ignore_errors=True)  # checkpoints of what is done now
         for fact, value in result.facts.items():
             workshop.progress.note(f"{name}: {fact} {value}")
     return Compressed(network, records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -158,7 +159,10 @@ class Converter:
             [as_mapping(plan.qat), list(plan.passes)] if plan.qat.epochs else [],
         ]
         make = self._trained_integers if plan.qat.epochs else self._post_training_integers
-        return Store(self.passes, self.progress).get(content, make)
+        found = Store(self.passes, self.progress).get(content, make)
+        if plan.qat.epochs:
+            shutil.rmtree(self.workshop.work, ignore_errors=True)  # its checkpoints
+        return found
 
     def _post_training_integers(self) -> Integers:
         folded = Network(self._folded, self.source.normalization)

@@ -50,7 +50,7 @@ class Store:
         """
         text = json.dumps([_GENERATION, content, toolchain_versions()], sort_keys=True)
         stem = f"int8-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}"
-        path = self.folder / f"{stem}.tflite"
+        path = self.folder / f"{stem}.bin"
         kept = _kept(path)
         if kept is not None:
             return kept
