@@ -59,6 +59,8 @@ def _import() -> tuple[Any, Any]:
             f"Keras already runs on {keras.config.backend()} in this process, export needs "
             "TensorFlow: run `smidgen export` in a process of its own"
         )
+    # Made here, not while output is captured: its handler keeps the stream of the first message.
+    tensorflow.get_logger().setLevel("ERROR")
     return keras, tensorflow
 
 

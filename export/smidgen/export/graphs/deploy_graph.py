@@ -72,7 +72,8 @@ def pixel_graph(model: Any, normalization: ChannelNormalization) -> Any:
 
 
 def _with_softmax(image: Any, logits: Any) -> Any:
-    return keras.Model(image, keras.layers.Softmax(name=OUTPUT_NAME)(logits))
+    # Named, so that tensors have the same names whatever was built before in this process.
+    return keras.Model(image, keras.layers.Softmax(name=OUTPUT_NAME)(logits), name="smidgen")
 
 
 def _normalise(pixels: Any, normalization: ChannelNormalization) -> Any:
