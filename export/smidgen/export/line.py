@@ -25,7 +25,7 @@ from smidgen.export.keys import bundle_key
 from smidgen.export.progress import Progress, stage
 from smidgen.export.recipe import ExportPlan, Format
 from smidgen.export.result import ExportedBundle, ExportResult, Failure, is_intact, made_before
-from smidgen.export.seeing.model_card import write_model_card
+from smidgen.export.seeing.model_card_file import write_model_card
 from smidgen.export.source import FloatModel
 from smidgen.export.versions import toolchain_versions
 from smidgen.runtime.errors import OutputError, RuntimeRoomError

@@ -17,8 +17,8 @@ from smidgen.export.seeing.model_card import (
     ModelCard,
     TrainingFacts,
     model_card,
-    write_model_card,
 )
+from smidgen.export.seeing.model_card_file import write_model_card
 from smidgen.export.seeing.model_card_text import as_markdown
 from smidgen.runtime.manifest import (
     ClassAnswers,

@@ -35,10 +35,10 @@ from smidgen.bench.quantization.bundle_rows import (
     notes_of,
     rows_of,
     table_of,
-    zipped_size,
 )
 from smidgen.bench.recipe import BenchRecipe
 from smidgen.export.errors import CandidateFailed
+from smidgen.export.formats.compressed import gzip_bytes
 from smidgen.export.gate.judge import Judge
 from smidgen.export.gate.verdicts import JudgedImages
 from smidgen.export.pictures import Picture, scan_unlabelled
@@ -104,7 +104,7 @@ def observe(
     for path in bundles:
         progress(f"answers of {path.name}")
         data = path.read_bytes()
-        one = Observed(path.name, len(data), zipped_size(data))
+        one = Observed(path.name, len(data), gzip_bytes(data))
         try:
             scores = judge.answer_pictures(path, pictures, lambda _: None).scores
             answered.append(dataclasses.replace(one, scores=scores))

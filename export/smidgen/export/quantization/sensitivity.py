@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smidgen.export.calibration import Calibration
 from smidgen.export.errors import PairingError
 from smidgen.export.formats.tflite_file import read_model
 from smidgen.export.quantization.activations import Probe
 from smidgen.export.quantization.mixed_precision import with_float_layers
 from smidgen.export.quantization.numbers import code_of
 from smidgen.export.quantization.pairing import Pair, PairedGraph, pair_up
-from smidgen.export.recipe import QuantizationRecipe
-from smidgen.export.source import ChannelNormalization
 
 _IMAGES = 24
 
@@ -85,27 +81,6 @@ def graph_sensitivity(
 def worst_layers(rows: Sequence[LayerSensitivity], count: int) -> tuple[str, ...]:
     """The names of up to ``count`` layers that restore the most, none that restores nothing."""
     return tuple(row.layer for row in rows[:count] if row.restored > 0)
-
-
-def most_sensitive(
-    model: Any,
-    normalization: ChannelNormalization,
-    calibration: Calibration,
-    settings: QuantizationRecipe,
-    count: int,
-) -> tuple[str, ...]:
-    """The ``count`` layers that cost the int8 file of ``model`` the most, by 24 of the images.
-
-    Empty where the converter's own numbers are kept. Arguments and errors: as ``quantize``.
-    """
-    from smidgen.export.quantization.quantizer import quantize
-
-    whole = replace(settings, float_layers=(), mixed=0)
-    made = quantize(model, normalization, calibration, whole, lambda _: None)
-    if made.note:
-        return ()
-    images = islice(calibration.pixels(), _IMAGES)
-    return worst_layers(sensitivity(made.float_twin, made.data, images, lambda _: None), count)
 
 
 def float_logits(graph: PairedGraph, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:

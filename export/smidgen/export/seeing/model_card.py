@@ -6,22 +6,18 @@ same export gives the same card. Its sections are those of Mitchell et al. 2019 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smidgen.export.result import ExportResult, Failure
 from smidgen.runtime.bundle import Bundle
-from smidgen.runtime.files import write_text
 from smidgen.runtime.manifest import Manifest
 from smidgen.runtime.schema import as_mapping
 
 if TYPE_CHECKING:
     from smidgen.train.run import Run
     from smidgen.train.seeing.evaluation import Evaluation
-
-CARD_FILE, CARD_JSON = "model_card.md", "model_card.json"
 
 
 @dataclass(frozen=True)
@@ -139,27 +135,6 @@ def training_facts(run: Run) -> TrainingFacts:
         start_weights_sha256=str(provenance.get("start_weights_sha256") or ""),
         settings=_settings(recipe.to_mapping()),
     )
-
-
-def write_model_card(folder: Path, result: ExportResult, run: Run | None = None) -> Path | None:
-    """Write ``model_card.md`` and ``model_card.json`` into ``folder``; the path of the first.
-
-    None, and nothing written, where no file was made.
-
-    Raises:
-        BundleError: a file was damaged since.
-        NotARun: the Run is not whole.
-        OutputError: ``folder`` cannot be written to.
-    """
-    card = model_card(result, None if run is None else training_facts(run))
-    if card is None:
-        return None
-    from smidgen.export.seeing.model_card_text import as_markdown
-
-    text = json.dumps(card.as_mapping(), indent=2, sort_keys=True, ensure_ascii=False)
-    write_text(folder / CARD_JSON, text + "\n")
-    write_text(folder / CARD_FILE, as_markdown(card))
-    return folder / CARD_FILE
 
 
 def _settings(recipe: dict[str, Any]) -> tuple[str, ...]:
