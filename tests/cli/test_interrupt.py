@@ -58,11 +58,11 @@ LINE = "smidgen: interrupted during train; run the same command again to go on\n
 class Line:
     """A parent with its child, in a process group of their own."""
 
-    def __init__(self, folder: Path, child: str) -> None:
+    def __init__(self, folder: Path, child: str, parent: str = PARENT, *rest: str) -> None:
         script = folder / "child.py"
         script.write_text(child)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PARENT, str(folder), str(script)],
+            [sys.executable, "-c", parent, str(folder), str(script), *rest],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self.pid_file = folder / "child.pid"
@@ -133,6 +133,31 @@ def test_ctrl_c_while_the_child_is_starting_shows_no_traceback(tmp_path: Path) -
         assert status == 130
         assert "Traceback" not in stderr
         assert stderr in (LINE, LINE.replace(" during train", ""))
+
+
+THREADED_PARENT = PARENT.replace(
+    "take_signals()\n",
+    """take_signals()
+import os, signal, subprocess, threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+class SlowPopen(subprocess.Popen):
+    def _execute_child(self, *rest):
+        super()._execute_child(*rest)
+        os.kill(os.getpid(), signal.Signals[sys.argv[3]])
+        time.sleep(0.3)
+subprocess.Popen = SlowPopen
+""",
+    1,
+)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_between_fork_and_handle_leaves_no_child(tmp_path: Path, name: str) -> None:
+    """It came while the child was made: the child has not got it, its handle is not back yet."""
+    line = Line(tmp_path, CHILD, THREADED_PARENT, name)
+    status, stderr = line.end()
+    assert (status, stderr) == (130, LINE)
+    assert not line.pid_file.exists() or not is_alive(int(line.pid_file.read_text()))
 
 
 def test_ctrl_c_in_a_benchmark_keeps_what_was_measured(

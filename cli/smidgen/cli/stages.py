@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -50,7 +51,7 @@ class ProcessRunner:
     def run(self, argv: Sequence[str]) -> int:
         process: subprocess.Popen[bytes] | None = None
         try:
-            with _sigint_blocked():
+            with _signals_held_back():
                 process = subprocess.Popen(
                     [*self._program, *argv],
                     stdin=subprocess.DEVNULL,
@@ -93,16 +94,29 @@ class FakeRunner:
 
 
 @contextlib.contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Hold Ctrl-C back while a child starts; it inherits the block and lifts it when it is ready.
+def _signals_held_back() -> Iterator[None]:
+    """Let no Ctrl-C or SIGTERM through while a child starts: they come when its handle is known.
 
-    Otherwise Ctrl-C in the first moments would show a traceback from inside Python's start.
+    Blocking SIGINT alone is not enough: it is for the child, which inherits the block and lifts it
+    when it is ready, so that no traceback from inside Python's start is shown. Here any other
+    thread (numpy has some) would take the signal, and a child whose handle never came back from
+    ``Popen`` would live on without us.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are never handled here
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    came: list[int] = []
+    with contextlib.ExitStack() as undo:
+        undo.callback(_deliver, came)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.signal(number, lambda number, _: came.append(number))
+            undo.callback(signal.signal, number, handler)
+        if hasattr(signal, "pthread_sigmask"):
+            undo.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _deliver(numbers: Sequence[int]) -> None:
+    for number in numbers[:1]:
+        signal.raise_signal(number)
