@@ -1,10 +1,10 @@
-"""The pass: channels go in steps, and after each step the rest is tuned to answer as before."""
+"""The pass: channels go in steps; after each, what read them is fitted anew and all is tuned."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from smidgen.export.pruning.cost import NetworkCost, cost_of
 from smidgen.export.pruning.criteria import Importance, LabelledPixels, bn_scale, l2, taylor
 from smidgen.export.pruning.dependencies import Dependencies, dependencies_of
 from smidgen.export.pruning.ranking import Budget, Limits, least_valuable
+from smidgen.export.pruning.reconstruction import FitImages, refit
 from smidgen.export.pruning.surgery import remove_channels
 from smidgen.export.recipe import ChannelsRecipe
 from smidgen.export.workshop import PassResult, TuningWish, Workshop
 from smidgen.runtime.files import write_text
 
-_TAYLOR_IMAGES = 512
+_IMAGES = 512
 _FLOOR = 0.5
 """No group is left with less than this part of the share that the whole network keeps: a criterion
 that judges channels one by one thinks too little of many that say the same."""
@@ -66,13 +67,22 @@ def prune_to(
     """
     course = _Course(network, cost_of(network), target, settings, workshop)
     course.work.mkdir(parents=True, exist_ok=True)
-    history, smaller = [workshop.tuner.validation_top1(network)], network
+    history, smaller = _History(workshop.tuner.validation_top1(network)), network
     for step in range(1, settings.steps + 1):
-        smaller = _cut(smaller, step, course)
-        history.append(workshop.tuner.validation_top1(smaller))
-        history.append(_tune(smaller, step, course))
+        smaller = _cut(smaller, step, course, history)
+        history.tuned.append(_tune(smaller, step, course))
         workshop.progress.note(_line(step, settings, cost_of(smaller), history))
     return PassResult(smaller, _facts(network, smaller, history))
+
+
+@dataclass
+class _History:
+    """Validation top-1 before all steps, and in each: cut, with what read fitted anew, tuned."""
+
+    start: float
+    cut: list[float] = field(default_factory=list)
+    fitted: list[float] = field(default_factory=list)
+    tuned: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,12 @@ class _Course:
         """Channels of each group before anything was removed."""
         groups = dependencies_of(self.network).groups
         return {group.name: len(group.channels) for group in groups}
+
+    @cached_property
+    def images(self) -> LabelledPixels:
+        """What channels are ranked and layers are fitted with."""
+        pixels, labels = self.workshop.tuner.batches(_IMAGES)
+        return LabelledPixels(pixels, labels, self.workshop.source.normalization)
 
     def budget(self, step: int) -> Budget:
         """Of a step; that of the last one is the target."""
@@ -127,8 +143,9 @@ def _between(start: float, end: float, done: float) -> float:
     return float(start * min(1.0, end / start) ** done)
 
 
-def _cut(network: Any, step: int, course: _Course) -> Any:
-    """The network without what was chosen now, or by this step when it ran before."""
+def _cut(network: Any, step: int, course: _Course, history: _History) -> Any:
+    """The network without what was chosen now, or by this step when it ran before; fitted."""
+    tuner, images = course.workshop.tuner, course.images
     dependencies = dependencies_of(network)
     path = course.work / f"step-{step}.json"
     if path.is_file():
@@ -138,7 +155,13 @@ def _cut(network: Any, step: int, course: _Course) -> Any:
         limits = Limits(course.budget(step), course.floors(step))
         removed = least_valuable(network, dependencies, importance, limits)
         write_text(path, json.dumps(removed.tolist()))
-    return remove_channels(network, dependencies, removed)
+    smaller = remove_channels(network, dependencies, removed)
+    history.cut.append(tuner.validation_top1(smaller))
+    with stage(course.workshop.progress, "fit layers", course.workshop.seconds):
+        fit_images = FitImages(images.pixels, images.normalization)
+        refit(smaller, network, dependencies, removed, fit_images)
+    history.fitted.append(tuner.validation_top1(smaller))
+    return smaller
 
 
 def _importance(network: Any, dependencies: Dependencies, course: _Course) -> Importance:
@@ -148,9 +171,7 @@ def _importance(network: Any, dependencies: Dependencies, course: _Course) -> Im
     if course.settings.criterion == "l2":
         return l2(network, groups)
     with stage(workshop.progress, "rank channels", workshop.seconds):
-        pixels, labels = workshop.tuner.batches(_TAYLOR_IMAGES)
-        images = LabelledPixels(pixels, labels, workshop.source.normalization)
-        return taylor(network, groups, images)
+        return taylor(network, groups, course.images)
 
 
 def _tune(network: Any, step: int, course: _Course) -> float:
@@ -162,26 +183,31 @@ def _tune(network: Any, step: int, course: _Course) -> float:
     return course.workshop.tuner.tune(TuningSubject(network, teacher=course.network), wish)
 
 
-def _line(step: int, settings: ChannelsRecipe, cost: NetworkCost, history: list[float]) -> str:
+def _line(step: int, settings: ChannelsRecipe, cost: NetworkCost, history: _History) -> str:
     return (
         f"channels {step}/{settings.steps}: {cost.multiply_adds / 1e6:.1f} million multiply-adds, "
         f"{cost.parameters / 1e6:.2f} million parameters, validation top-1 "
-        f"{100 * history[-2]:.2f} % cut, {100 * history[-1]:.2f} % tuned"
+        f"{100 * history.cut[-1]:.2f} % cut, {100 * history.fitted[-1]:.2f} % fitted, "
+        f"{100 * history.tuned[-1]:.2f} % tuned"
     )
 
 
-def _facts(network: Any, smaller: Any, history: list[float]) -> dict[str, str]:
+def _facts(network: Any, smaller: Any, history: _History) -> dict[str, str]:
     before, after = cost_of(network), cost_of(smaller)
-    cut, tuned = history[1::2], history[2::2]
     return {
         "multiply_adds": f"{before.multiply_adds} > {after.multiply_adds}",
         "parameters": f"{before.parameters} > {after.parameters}",
         "channels": channels_kept(network, smaller),
         "left_alone": "; ".join(dependencies_of(network).kept),
-        "validation_top1_percent": f"{100 * history[0]:.2f}",
-        "validation_top1_percent_cut": " ".join(f"{100 * share:.2f}" for share in cut),
-        "validation_top1_percent_tuned": " ".join(f"{100 * share:.2f}" for share in tuned),
+        "validation_top1_percent": _percent([history.start]),
+        "validation_top1_percent_cut": _percent(history.cut),
+        "validation_top1_percent_fitted": _percent(history.fitted),
+        "validation_top1_percent_tuned": _percent(history.tuned),
     }
+
+
+def _percent(shares: list[float]) -> str:
+    return " ".join(f"{100 * share:.2f}" for share in shares)
 
 
 def channels_kept(network: Any, smaller: Any) -> str:
