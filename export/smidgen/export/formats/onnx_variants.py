@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, Protocol
 
-from smidgen.export.errors import CandidateFailed, ConversionError
+from smidgen.export.errors import ConversionError
+from smidgen.export.formats.child import run_child
 from smidgen.export.formats.integer_onnx import to_onnx_int8
 from smidgen.export.formats.onnx_values import Activations
 
@@ -143,26 +143,13 @@ class ChildTimer:
         return {name: tuple(figures) for name, figures in times.items()}
 
     def _time(self, name: str, path: Path) -> float:
-        try:
-            ended = subprocess.run(
-                [*self.worker, str(path)],
-                capture_output=True,
-                text=True,
-                timeout=self.timeout_seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CandidateFailed(
-                f"the .onnx file {name} was not timed within {self.timeout_seconds:g} s and was "
-                "stopped: the file is not usable"
-            ) from error
-        if ended.returncode != 0:
-            last = (ended.stderr.strip().splitlines() or [""])[-1]
-            raise CandidateFailed(
-                f"the .onnx file {name} failed in ONNX Runtime (exit status {ended.returncode}; "
-                f"{last[:300]}): the file is not usable"
-            )
-        return float(median(json.loads(ended.stdout)))
+        timings = run_child(
+            [*self.worker, str(path)],
+            f"the .onnx file {name}",
+            timeout_seconds=self.timeout_seconds,
+            engine="ONNX Runtime",
+        )
+        return float(median(json.loads(timings)))
 
 
 @dataclass(frozen=True)

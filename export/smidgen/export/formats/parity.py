@@ -11,7 +11,6 @@ kill an interpreter). Three gates:
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from smidgen.export.errors import CandidateFailed, ConversionError
+from smidgen.export.errors import ConversionError
+from smidgen.export.formats.child import run_child
 
 FLOAT_TOLERANCE = 1e-4
 """Of a probability: float32 rounding in another order of additions."""
@@ -120,25 +120,8 @@ class ChildRunner:
             file.write_bytes(model)
             np.save(task, pixels)
             command = [*self.worker, model_format, str(file), str(task), str(batch), str(out)]
-            try:
-                ended = subprocess.run(
-                    command,
-                    capture_output=True,
-                    text=True,
-                    timeout=self.timeout_seconds,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise CandidateFailed(
-                    f"the .{model_format} file gave no answer for {self.timeout_seconds:g} s and "
-                    "was stopped: the file is not usable"
-                ) from error
-            if ended.returncode != 0:
-                last = (ended.stderr.strip().splitlines() or [""])[-1]
-                raise CandidateFailed(
-                    f"the .{model_format} file failed in its own runtime (exit status "
-                    f"{ended.returncode}; {last[:300]}): the file is not usable"
-                )
+            what = f"the .{model_format} file"
+            run_child(command, what, timeout_seconds=self.timeout_seconds, engine="its own runtime")
             return np.asarray(np.load(out), np.float32)
 
 
