@@ -62,12 +62,23 @@ class Place:
             "PYTHONPATH": f"{REPO / 'train'}{os.pathsep}{REPO / 'runtime'}",
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            **self.quick_compiler(),
         }
         environment.pop("KERAS_BACKEND", None)
         return subprocess.Popen(
             [self.python, str(PROGRAM), json.dumps(told)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
+
+    def quick_compiler(self) -> dict[str, str]:
+        """Compiling takes longer than these trainings: it is done simply, and once for all
+        processes that run the same program."""
+        return {
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
 
     def one(self, run: str, **order: Any) -> Ended:
         (ended,) = finished([self.start(run, **order)])

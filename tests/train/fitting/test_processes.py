@@ -83,6 +83,7 @@ def test_it_trains_on_jax_where_tensorflow_is_not_installed(
     )  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": f"{REPO / 'train'}{os.pathsep}{REPO / 'runtime'}"}
     environment.pop("KERAS_BACKEND", None)
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes longer than training
     shown = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     assert shown.returncode == 0, shown.stderr
     top1, epochs, loaded = json.loads(shown.stdout.splitlines()[-1])
