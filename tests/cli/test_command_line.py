@@ -123,7 +123,9 @@ def test_every_ending_is_one_line(
 
 
 def test_only_a_command_that_goes_on_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    """``predict`` and ``bench`` begin anew."""
+    """``export`` takes up its files and tunings; ``predict`` and ``bench`` begin anew."""
+    assert ending(KeyboardInterrupt(), ["export", "runs/photos"]) == 130
+    assert "interrupted; run the same command again to go on\n" in capsys.readouterr().err
     for argv in (["bench", "m.onnx"], ["predict", "m.onnx", "a.png"], []):
         assert ending(KeyboardInterrupt(), argv) == 130
         assert capsys.readouterr().err == "smidgen: interrupted\n"

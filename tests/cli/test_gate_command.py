@@ -104,7 +104,8 @@ def _middle() -> Preprocessing:
     [
         (["a.onnx"], "the following arguments are required: --against"),
         (["a.onnx", "--aganist", "b"], "did you mean --against?"),
-        (["a.onnx", "--against", "b.onnx"], "on which images? add --images FOLDER"),
+        (["a.onnx", "--against", __file__], "on which images? add --images FOLDER"),
+        (["a.onnx", "--against", "b.onnx"], "b.onnx: no such file or folder"),
         (["a.onnx", "--against", "b.onnx", "--images", "."], "b.onnx: no such file or folder"),
         (["a.onnx", "--against", ".", "--images", "nowhere"], "nowhere: no such folder"),
         (["a.onnx", "--against", ".", "--images", ".", "--run", "."], "name one of them"),

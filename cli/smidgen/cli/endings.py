@@ -21,7 +21,7 @@ EXIT_USAGE_OF = {"gate": 64}
 EXIT_BROKEN_PIPE = 141
 DEBUG_VARIABLE = "SMIDGEN_DEBUG"
 
-_RESUMED = ("run", "train")
+_RESUMED = ("run", "train", "export")
 """Commands that go on where they were interrupted; the others begin anew."""
 
 _OUT_OF_MEMORY = (

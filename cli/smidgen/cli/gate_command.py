@@ -120,14 +120,14 @@ def _check(arguments: argparse.Namespace) -> None:
     """Raises UsageError for arguments that do not go together."""
     if arguments.images and arguments.run:
         raise UsageError("--images and --run are both given: name one of them")
+    if not Path(arguments.against).exists():
+        raise UsageError(f"--against {arguments.against}: no such file or folder")
     is_run = Path(arguments.against).is_dir()
     if not (arguments.images or arguments.run or is_run):
         raise UsageError(
             "on which images? add --images FOLDER (a folder for each label), or --run RUN (its "
             "test split)"
         )
-    if not Path(arguments.against).exists():
-        raise UsageError(f"--against {arguments.against}: no such file or folder")
     for name in (arguments.images, arguments.run):
         if name and not Path(name).is_dir():
             raise UsageError(f"{name}: no such folder")
