@@ -78,6 +78,15 @@ def test_passes_are_applied_in_order_and_recorded(workshop, float_model, tmp_pat
     ]  # fmt: skip
 
 
+def test_a_fact_of_every_layer_is_recorded_and_not_said(workshop, float_model, tmp_path):
+    facts = {"parameters": "90 > 40", "channels": ", ".join(f"conv_{i} 96>40" for i in range(30))}
+    table = {"channels": lambda network, _, __: PassResult(network, facts)}
+    plan = ExportPlan(channels=ChannelsRecipe(keep=0.5))
+    result = compress(float_model.load, plan, workshop, tmp_path / "passes", table)
+    assert result.records[0].facts == facts
+    assert workshop.progress.notes == ["channels: parameters 90 > 40"]
+
+
 def test_what_did_not_change_is_not_done_again(workshop, float_model, tmp_path):
     first, again, other = Passes(), Passes(), Passes()
     folder = tmp_path / "passes"

@@ -30,6 +30,9 @@ _GENERATION = 1
 
 PASSES_FOLDER = "passes"
 
+_LINE = 80
+"""Longer facts, as of every layer, are for the manifest and not for the terminal."""
+
 Apply = Callable[[Any, ExportPlan, Workshop], PassResult]
 """A pass: network, plan and workshop to the changed network."""
 
@@ -103,7 +106,8 @@ def compress(
         _keep(folder, f"{name}-{key}", network, records)
         shutil.rmtree(workshop.work, ignore_errors=True)  # checkpoints of what is done now
         for fact, value in result.facts.items():
-            workshop.progress.note(f"{name}: {fact} {value}")
+            if len(value) <= _LINE:
+                workshop.progress.note(f"{name}: {fact.replace('_', ' ')} {value}")
     return Compressed(network, records)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from smidgen.export.seeing.layer_noise import LayerReport, NoiseReport
+from smidgen.export.seeing.layer_noise import EXACT_DB, LayerReport, NoiseReport
 from smidgen.export.seeing.remedies import Remedy, logits_db, remedies_for, worst
 from smidgen.runtime.manifest import Verdict
 
@@ -40,7 +40,9 @@ def test_a_good_file_needs_nothing() -> None:
 def test_a_pass_is_said_first() -> None:
     found = remedies_for(network({"saturated": 0.01}), PASSED)
     assert settings(found) == ["nothing", "quantization.calibrator"]
-    assert found[0].why.startswith("the gate passed: drop 0.10 points [-0.20, 0.40]")
+    passed = "the gate passed: drop 0.10 points [-0.20, 0.40]"
+    assert found[0].why == f"{passed}; what follows is for more"
+    assert remedies_for(network(), PASSED) == (Remedy("nothing", passed),)
 
 
 @pytest.mark.parametrize(("share", "is_said"), [(0.0011, True), (0.001, False)])
@@ -66,6 +68,9 @@ def test_few_bad_layers_stay_float() -> None:
     assert found[0].setting == 'quantization.float_layers = ["conv_0", "conv_1"]'
     assert settings(remedies_for(network(*[bad] * 5))) == ["quantization.float_layers"]
     assert "quantization.float_layers" not in settings(remedies_for(network(*[bad] * 6)))
+    assert "than the median one (32 dB)" in found[0].why
+    silent = network(bad, *[{"own_db": EXACT_DB}] * 19)
+    assert "than most, which add none" in remedies_for(silent)[0].why
     # an addition has no weights that could stay float
     assert settings(remedies_for(network({**bad, "operator": "ADD"}))) == ["nothing"]
 

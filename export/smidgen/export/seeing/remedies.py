@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from smidgen.export.seeing.layer_noise import LayerReport, NoiseReport
+from smidgen.export.seeing.layer_noise import EXACT_DB, LayerReport, NoiseReport
 from smidgen.runtime.manifest import Verdict
 
 GOOD_DB, POOR_DB = 20.0, 10.0
@@ -50,7 +50,8 @@ def remedies_for(report: NoiseReport, verdict: Verdict | None = None) -> tuple[R
         *_everywhere(report),
     )
     if verdict is not None and verdict.verdict == "pass":
-        return (Remedy("nothing", _passed(verdict)), *found)
+        more = "; what follows is for more" if found else ""
+        return (Remedy("nothing", _passed(verdict) + more), *found)
     return found or (Remedy("nothing", "no layer stands out, and the noise is small"),)
 
 
@@ -113,9 +114,12 @@ def _few_layers(report: NoiseReport) -> Iterator[Remedy]:
     ]
     if 0 < len(bad) <= _FEW:
         names = ", ".join(f'"{name}"' for name in _names(bad))
+        others = (
+            "most, which add none" if middle >= EXACT_DB else f"the median one ({middle:.0f} dB)"
+        )
         yield Remedy(
             f"quantization.float_layers = [{names}]",
-            f"few layers add far more noise than the median one ({middle:.0f} dB)",
+            f"few layers add far more noise than {others}",
             _names(bad),
         )
 
@@ -135,7 +139,7 @@ def _everywhere(report: NoiseReport) -> Iterator[Remedy]:
 def _passed(verdict: Verdict) -> str:
     return (
         f"the gate passed: drop {verdict.drop_points:.2f} points "
-        f"[{verdict.drop_low_points:.2f}, {verdict.drop_high_points:.2f}]; what follows is for more"
+        f"[{verdict.drop_low_points:.2f}, {verdict.drop_high_points:.2f}]"
     )
 
 
