@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from smidgen.train.augment.margins import margin_of
@@ -147,6 +148,7 @@ class Tuning:
 
         ``folder`` holds checkpoints; an interrupted tuning of the same subject and plan in it is
         resumed. The batch norms of a functional network get batch statistics while they learn.
+        The recipe's seed decides what is random, so that equal tunings end equal to the last bit.
 
         Raises:
             TrainingDiverged: the loss is not finite any more.
@@ -154,6 +156,7 @@ class Tuning:
         """
         folder.mkdir(parents=True, exist_ok=True)
         recipe = tuning_recipe(self.recipe, plan)
+        keras.utils.set_random_seed(recipe.schedule.seed)
         session = self._session(subject, plan, recipe, folder)
         loop = TrainingLoop(
             folder, folder / "metrics.jsonl", recipe.schedule, session.copy, session.variables,
