@@ -108,6 +108,29 @@ def save(network: Any, folder: Path, kind: str) -> Path:
     return path
 
 
+Lively = Callable[[BackboneName, bool], tuple[Any, np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def lively(enliven: Enliven, patches: Patches) -> Lively:
+    """``lively(name, include_top)``: Keras' network, 8 pictures, and its answers to them.
+
+    The last one is kept: files of both kinds are made of it. Nothing may change its weights.
+    """
+    kept: dict[tuple[BackboneName, bool], tuple[Any, np.ndarray, np.ndarray]] = {}
+
+    def make(name: BackboneName, include_top: bool) -> tuple[Any, np.ndarray, np.ndarray]:
+        key = name, include_top
+        if key not in kept:
+            kept.clear()
+            pixels = patches(8, side_of(name))
+            theirs = keras_network(name, include_top)
+            kept[key] = theirs, pixels, enliven(theirs, as_keras_wants(name, pixels))
+        return kept[key]
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -117,11 +140,9 @@ def save(network: Any, folder: Path, kind: str) -> Path:
     ],
 )
 def test_features_equal_those_of_keras(
-    name: BackboneName, kind: str, tmp_path: Path, enliven: Enliven, patches: Patches
+    name: BackboneName, kind: str, tmp_path: Path, lively: Lively
 ) -> None:
-    pixels = patches(8, side_of(name))
-    theirs = keras_network(name, include_top=False)
-    expected = enliven(theirs, as_keras_wants(name, pixels))
+    theirs, pixels, expected = lively(name, False)
     keras.layers.Conv2D(1, 1)  # numbers of unnamed layers go on from here
     model = ModelRecipe(backbone=name, weights=str(save(theirs, tmp_path, kind)))
     ours = build(model, 3, pixels.shape[1])
@@ -145,12 +166,10 @@ def test_features_equal_those_of_keras(
     ],
 )
 def test_files_with_a_classifier(
-    name: BackboneName, kind: str, tmp_path: Path, enliven: Enliven, patches: Patches
+    name: BackboneName, kind: str, tmp_path: Path, lively: Lively
 ) -> None:
     """A linear classifier becomes our logits; any other is left out."""
-    pixels = patches(8, side_of(name))
-    theirs = keras_network(name, include_top=True)
-    expected = enliven(theirs, as_keras_wants(name, pixels))
+    theirs, pixels, expected = lively(name, True)
     model = ModelRecipe(backbone=name, weights=str(save(theirs, tmp_path, kind)))
     ours = build(model, CLASSES, pixels.shape[1])
     if application(name).has_linear_top:
