@@ -18,7 +18,10 @@ UV ?= uv
 SETUP = $(PYTHON) tools/setup_env.py --installer $(INSTALLER)
 VENV = .venv/bin
 LOCKS = toolchain dev runtime-litert runtime-onnx jax mediapipe openers rival-nncf rival-aeq
-# Slow tests run a room at a time in the order in which data flows: what breaks first, shows first.
+# Two workers take a file each; tests/conftest.py puts the longest files first.
+SPREAD = -n 2 --dist loadfile --no-loadscope-reorder
+# Other slow tests run a room at a time in the order in which data flows: what breaks first, shows
+# first.
 SLOW_ORDER = tests/runtime tests/train tests/export tests/benchmarks tests/cli tests/end_to_end
 
 .PHONY: help python setup demo test test-setup test-fast test-slow lint types e2e wheels docs lock clean
@@ -52,7 +55,7 @@ test-setup: setup
 
 test-fast: setup  ## the tests that take seconds
 	@echo "== fast tests"
-	@$(VENV)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	@$(VENV)/python -m pytest -q $(SPREAD) -m "not slow"
 
 test-slow: test-setup
 	@echo "== slow tests: they train, convert and measure"
@@ -60,7 +63,7 @@ test-slow: test-setup
 	SMIDGEN_TEST_MEDIAPIPE_PYTHON="$(CURDIR)/.venv-mediapipe/bin/python" \
 	SMIDGEN_TEST_OPENERS_PYTHON="$(CURDIR)/.venv-openers/bin/python" \
 	SMIDGEN_TEST_NODE_OPENERS="$(CURDIR)/build/node-openers" \
-	$(VENV)/python -m pytest -x -v -n 2 --dist loadfile --durations=10 -m slow $(SLOW_ORDER)
+	$(VENV)/python -m pytest -x -v $(SPREAD) --durations=10 -m slow $(SLOW_ORDER)
 
 e2e: test-setup  ## only the end-to-end tests: the whole line, the wheels on bare devices
 	@$(VENV)/python -m pytest -x -v -m slow tests/end_to_end

@@ -25,6 +25,35 @@ SIDE = 8
 Enliven = Callable[..., np.ndarray]
 Patches = Callable[[int, int], np.ndarray]
 
+LONGEST = (
+    "end_to_end/test_line.py",
+    "end_to_end/test_articles.py",
+    "train/test_hosts.py",
+    "train/test_networks_files.py",
+    "export/formats/test_networks.py",
+    "train/test_backbones_learn.py",
+    "train/test_choices.py",
+    "train/fitting/test_processes.py",
+    "benchmarks/test_training_bench.py",
+    "export/test_line.py",
+)
+"""Files that take minutes, the longest first: what begins last should be short, as one of two
+workers has nothing to do while the other one ends."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``LONGEST`` first, all others in the order in which they were asked for.
+
+    ``--dist loadfile`` keeps that order with ``--no-loadscope-reorder`` alone; it would sort the
+    files by their number of tests, which says nothing about their time.
+    """
+    here = Path(__file__).parent
+    rank = {here / name: place for place, name in enumerate(LONGEST)}
+    gone = [str(path) for path in rank if not path.is_file()]
+    if gone:
+        raise pytest.UsageError(f"LONGEST in {__file__} names {gone}: name files that there are")
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 def pytest_configure() -> None:
     """Undo what a shell does to background jobs: they ignore SIGINT, and so would our children."""
