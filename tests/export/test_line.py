@@ -20,16 +20,16 @@ from smidgen.train.lock import sole_writer
 from smidgen.train.progress import SilentProgress
 
 U8 = QuantizationRecipe(onnx_activations="u8")
-"""Not measured: that takes 21 processes."""
+"""Not measured: that takes 21 processes. ``end_to_end/test_line.py`` measures."""
+
+FOUR = ExportPlan(ExportRecipe(max_drop=20.0), U8)
 
 ONE = ExportPlan(ExportRecipe(formats=("onnx",), schemes=("float32",)))
 
 
 @pytest.fixture(scope="module")
 def result(float_model, tmp_path_factory):
-    return export(
-        float_model, ExportPlan(ExportRecipe(max_drop=20.0)), tmp_path_factory.mktemp("export")
-    )
+    return export(float_model, FOUR, tmp_path_factory.mktemp("export"))
 
 
 def test_four_judged_bundles(result, float_model):
@@ -66,7 +66,7 @@ def test_a_second_export_makes_nothing_and_loads_nothing(result, float_model):
     before = {path.name: path.stat().st_mtime_ns for path in result.folder.iterdir()}
     progress = SilentProgress()
     source = dataclasses.replace(float_model, load=refuse)
-    again = export(source, ExportPlan(ExportRecipe(max_drop=20.0)), result.folder, progress)
+    again = export(source, FOUR, result.folder, progress)
     assert again.bundles == result.bundles
     assert progress.stages == []
     assert before == {path.name: path.stat().st_mtime_ns for path in result.folder.iterdir()}
