@@ -113,8 +113,10 @@ class ChannelsRecipe:
         high=1,
         flag="--keep-channels",
     )
-    criterion: Literal["taylor", "bn-scale", "l2"] = setting(
-        "taylor", help="which channels matter: loss change, batch norm scale, or kernel norm"
+    criterion: Literal["surgeon", "taylor", "bn-scale", "l2"] = setting(
+        "surgeon",
+        help="which channels matter: what others cannot make good, loss change, batch norm scale, "
+        "or kernel norm",
     )
     steps: int = setting(
         2,
@@ -136,6 +138,13 @@ class ChannelsRecipe:
         low=0,
         high=1,
         flag="--channels-teacher-share",
+    )
+    hint_weight: float = setting(
+        3.0,
+        help="weight of the unpruned network's features, where shortcuts are added, in the loss",
+        low=0,
+        high=1000,
+        flag="--channels-hint-weight",
     )
 
 
@@ -161,9 +170,15 @@ class SparsityRecipe:
 class ClusteringRecipe:
     """Weight clustering: few distinct weights in each kernel; the zipped file shrinks."""
 
-    clusters: int = setting(0, help="distinct weights in each kernel (0: off)", low=0, high=256)
-    epochs: int = setting(2, help="tuning epochs with clustered weights", low=0, high=1000)
-    learning_rate: float = setting(1e-4, help="peak of the tuning", low=0, high=10)
+    clusters: int = setting(
+        0,
+        help="distinct weights in each kernel, zero among them: of an even number one is left out "
+        "(0: off)",
+        low=0,
+        high=256,
+    )
+    epochs: int = setting(1, help="tuning epochs with clustered weights", low=0, high=1000)
+    learning_rate: float = setting(1e-5, help="peak of the tuning", low=0, high=10)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class StepTuner:
         """Share of the labels that are answered."""
         return float(np.mean(np.asarray(network(self.inputs)).argmax(1) == self.labels))
 
+    def batches(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first of them."""
+        return self.pixels[:count].astype(np.uint8), self.labels[:count]
+
     def steps_of(self, epochs: int) -> int:
         """As many to each epoch."""
         return self.steps * epochs

@@ -47,6 +47,27 @@ def test_more_clusters_are_nearer_to_the_float_network(workshop):
     assert errors[0] > errors[1] > errors[2]
 
 
+def test_kernels_are_clustered_together_and_not_each_weight_to_the_nearest(workshop):
+    from smidgen.export.graphs.fold import fold_batch_norms
+    from smidgen.export.guest.clustering import cluster, clusterable
+    from smidgen.export.guest.spreading import spread
+
+    shop = workshop(0)
+    network = shop.source.load()
+    images = ((shop.tuner.pixels - 127.5) / 127.5).astype(np.float32)
+    expected = np.asarray(network(images))
+    folded = fold_batch_norms(network).model
+    nearest = spread(folded, clusterable(folded))
+    for name in clusterable(folded):
+        kernel = nearest.get_layer(name).kernel
+        kernel.assign(np.rint(np.asarray(kernel) * 7) / 7)
+    result = cluster(network, ClusteringRecipe(clusters=15, epochs=0), shop)
+    errors = [
+        np.square(np.asarray(each(images)) - expected).mean() for each in (result.network, nearest)
+    ]
+    assert errors[0] < 0.5 * errors[1]
+
+
 @pytest.mark.slow
 def test_channels_of_an_int8_kernel_share_their_codes_and_the_file_zips(workshop, int8_kernels):
     from smidgen.export.formats.to_tflite import to_tflite_int8

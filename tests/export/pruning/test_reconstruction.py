@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smidgen.export.graphs.readers import SampleImages
 from smidgen.export.pruning.dependencies import dependencies_of
-from smidgen.export.pruning.reconstruction import FitImages, refit
+from smidgen.export.pruning.reconstruction import refit
 from smidgen.export.pruning.surgery import remove_channels
 from smidgen.export.source import ChannelNormalization
 
@@ -15,9 +16,9 @@ TOLERANCE = 1e-3
 
 
 @pytest.fixture
-def fit_images() -> FitImages:
+def fit_images() -> SampleImages:
     pixels = np.random.default_rng(3).integers(0, 256, (64, 16, 16, 3)).astype(np.uint8)
-    return FitImages(pixels, ChannelNormalization.of(127.5, 127.5))
+    return SampleImages(pixels, ChannelNormalization.of(127.5, 127.5))
 
 
 def channels_of(network: Any, name: str) -> np.ndarray:
@@ -32,7 +33,7 @@ class Cut:
         self.found = dependencies_of(network)
         self.smaller = remove_channels(network, self.found, removed)
 
-    def fit(self, images: FitImages) -> dict[str, float]:
+    def fit(self, images: SampleImages) -> dict[str, float]:
         return refit(self.smaller, self.larger, self.found, self.removed, images)
 
     def error(self, images: np.ndarray) -> float:

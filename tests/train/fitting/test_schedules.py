@@ -124,6 +124,19 @@ def test_the_loss_of_labels_weights_and_teachers() -> None:
     assert float(hits(logits, targets)) == 1.0
 
 
+def test_the_loss_of_hints_is_the_share_of_variance_that_is_missed() -> None:
+    random = np.random.default_rng(4)
+    taught = [random.normal(5, 2, (3, 4, 4, 2)), random.normal(0, 9, (3, 7))]
+    taught = [values.astype(np.float32) for values in taught]
+    objective = Objective(hint_weight=2.0)
+    assert float(objective.hint_loss(taught, taught)) == 0.0
+    flat = [values - values.mean(axis=tuple(range(values.ndim - 1))) for values in taught]
+    means = [values - centred for values, centred in zip(taught, flat)]
+    assert float(objective.hint_loss(means, taught)) == pytest.approx(2.0, rel=1e-4)
+    one = [means[0], taught[1]]
+    assert float(objective.hint_loss(one, taught)) == pytest.approx(1.0, rel=1e-4)
+
+
 def row(stage: str, val_top1: float, val_loss: float = 1.0) -> EpochMetrics:
     return EpochMetrics(stage, 1, 1.0, 0.5, val_loss, val_top1, 0.1, 1.0, 1.0)
 

@@ -84,3 +84,50 @@ def test_a_killed_tuning_goes_on_with_its_second_epoch(chancy: Bench, tmp_path: 
     assert [row.loss for row in ended.rows] == [row.loss for row in whole.rows]
     for one, other in zip(weights, same, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_hints_draw_the_layers_that_are_named_to_the_teachers(bench: Bench, tmp_path: Path) -> None:
+    def far(weight: float) -> float:
+        network, teacher = networks(bench)
+        normalization = Normalization((127.0,) * 3, (128.0,) * 3)
+        tuning = Tuning(normalization, bench.recipe, bench.material, SilentProgress())
+        subject = TuningSubject(network, teacher, hints=("block_01_bn",))
+        plan = TuningPlan(6, 0.03, teacher_share=0.0, hint_weight=weight, keep="last")
+        tuning.tune(subject, plan, tmp_path / str(weight))
+        images = np.random.default_rng(0).normal(0, 1, (8, 64, 64, 3)).astype(np.float32)
+        one, two = (
+            keras.Model(n.input, n.get_layer("block_01_bn").output).predict(images, verbose=0)
+            for n in (network, teacher)
+        )
+        return float(np.square(one - two).mean() / two.var(axis=(0, 1, 2)).mean())
+
+    with_hints, without = far(1.0), far(0.0)
+    assert with_hints < 0.7 * without
+
+
+def test_a_tuning_that_does_not_help_is_undone(bench: Bench, tmp_path: Path) -> None:
+    network, _ = networks(bench)
+    normalization = Normalization((127.0,) * 3, (128.0,) * 3)
+    progress = SilentProgress()
+    tuning = Tuning(normalization, bench.recipe, bench.material, progress)
+    good = tuning.tune(TuningSubject(network), TuningPlan(6, 0.02), tmp_path / "good")
+    assert good.validation_top1 > 0.9
+    before = network.get_weights()
+    noise = np.random.default_rng(0)
+
+    def spoil(_: int) -> None:
+        for layer in spoilt[0].layers:
+            arrays = layer.get_weights()
+            layer.set_weights([noise.normal(0, 1, array.shape) for array in arrays])
+
+    spoilt = [network]
+
+    def same(subject: Any, _precision: str) -> Any:
+        return subject
+
+    subject = TuningSubject(network, before_step=spoil, copied=same)
+    bad = tuning.tune(subject, TuningPlan(1, 1e-9), tmp_path / "bad")
+    assert bad.rows[0].val_top1 < good.validation_top1 == bad.validation_top1
+    assert any("tuning did not help" in note for note in progress.notes)
+    for one, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,7 +1,9 @@
 """Weight clustering by tfmot: each kernel keeps few distinct weights, so that the file zips well.
 
-After Han et al. 2016, "Deep Compression": weights move to the nearest of k values, and the values
-and the weights behind them are tuned. Kernels are spread first (see ``spreading``). Depthwise
+After Han et al. 2016, "Deep Compression": weights take few values, and the values and the weights
+behind them are tuned. Kernels are spread first (see ``spreading``). The values start evenly spaced
+and the weights of a kernel go to them together, so that their errors cancel in its outputs (see
+``quantization.rounding``), not each to the nearest; their mean error goes into the bias. Depthwise
 kernels stay as they are: they are few, and clustering them costs too much, as tfmot says.
 """
 
@@ -14,16 +16,21 @@ from numpy.typing import NDArray
 
 from smidgen.export.errors import StructureError
 from smidgen.export.graphs.fold import fold_batch_norms
+from smidgen.export.graphs.readers import SampleImages, is_reader, matrix_of, moments_of
 from smidgen.export.guest.adapter import GuestNetwork, plan, tune
 from smidgen.export.guest.copier import copy_to_guest
 from smidgen.export.guest.layers import OWN_FUNCTIONS
 from smidgen.export.guest.room import tf_keras, tfmot
 from smidgen.export.guest.selection import large_kernels
-from smidgen.export.guest.spreading import can_be_spread, spread
+from smidgen.export.guest.spreading import SUFFIX, can_be_spread, spread
 from smidgen.export.guest.structure import structure_of
+from smidgen.export.progress import stage
+from smidgen.export.quantization.rounding import rounded_together
 from smidgen.export.recipe import ClusteringRecipe
 from smidgen.export.tensorflow_backend import captured_output, tf
 from smidgen.export.workshop import PassResult, TuningWish, Workshop
+
+_IMAGES = 512
 
 FEWEST = 3
 """One value for each sign, and zero."""
@@ -61,7 +68,10 @@ def cluster(network: Any, settings: ClusteringRecipe, workshop: Workshop) -> Pas
             "layer; set clustering.clusters = 0"
         )
     is_sparse = structure_of(network).is_sparse
-    wide = _tuned(spread(folded, names), names, settings, workshop, is_sparse)
+    wide = spread(folded, names)
+    with stage(workshop.progress, "round together", workshop.seconds):
+        _round_together(wide, names, _odd(settings.clusters), workshop)
+    wide = _tuned(wide, names, settings, workshop, is_sparse)
     result = fold_batch_norms(wide).model
     counts = [_check(result.get_layer(name), settings.clusters) for name in names]
     facts = {
@@ -69,6 +79,27 @@ def cluster(network: Any, settings: ClusteringRecipe, workshop: Workshop) -> Pas
         "validation top-1": f"{100 * workshop.tuner.validation_top1(result):.2f} %",
     }
     return PassResult(result, facts)
+
+
+def _odd(count: int) -> int:
+    """Evenly spaced values of both signs and zero."""
+    return count - 1 + count % 2
+
+
+def _round_together(wide: Any, names: tuple[str, ...], count: int, workshop: Workshop) -> None:
+    """Let the kernels of the spread network take ``count`` values -1..1, in place."""
+    readers = [name for name in names if is_reader(wide.get_layer(name))]
+    pixels, _ = workshop.tuner.batches(_IMAGES)
+    images = SampleImages(pixels, workshop.source.normalization)
+    for name, moments in moments_of(wide, readers, images).items():
+        layer, norm = wide.get_layer(name), wide.get_layer(name + SUFFIX)
+        exact, largest = matrix_of(layer), count // 2
+        rows = exact.T[np.newaxis] * largest
+        codes = rounded_together(rows, moments.covariance[np.newaxis], largest)
+        rounded = np.where(np.abs(exact) == 1, exact, codes[0].T / largest)  # keep its range
+        layer.kernel.assign(rounded.reshape(layer.kernel.shape).astype(np.float32))
+        ranges, bias, *rest = norm.get_weights()
+        norm.set_weights([ranges, bias - ranges * (moments.mean @ (rounded - exact)), *rest])
 
 
 def _tuned(
@@ -81,7 +112,7 @@ def _tuned(
     """The spread Keras 3 network ``wide`` with clustered kernels, tuned."""
     copy = copy_to_guest(wide)
     with captured_output():
-        guest = _wrapped(copy.model, names, settings.clusters, is_sparse)
+        guest = _wrapped(copy.model, names, _odd(settings.clusters), is_sparse)
     wish = TuningWish("clustering", plan(settings.epochs, settings.learning_rate, "best"))
     tune(GuestNetwork(guest, "frozen"), wish, workshop)
     for layer in guest.layers:
@@ -124,7 +155,7 @@ def starting_values(
 def _wrapped(model: Any, names: tuple[str, ...], count: int, is_sparse: bool) -> Any:
     kind = tfmot.clustering.keras
     how: dict[str, Any] = {
-        "number_of_clusters": count - (is_sparse and count % 2 == 0),
+        "number_of_clusters": count,
         "cluster_centroids_init": kind.CentroidInitialization.LINEAR,
         "preserve_sparsity": is_sparse,
     }

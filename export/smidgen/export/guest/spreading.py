@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from smidgen.export.tensorflow_backend import keras
 
-_SUFFIX = "_spread"
+SUFFIX = "_spread"
+"""Of the name of that batch norm."""
 _EPSILON = 1e-3
 """Of the batch norm that holds a channel's factor and bias; its variance is 1 without it."""
 
@@ -45,7 +46,7 @@ def spread(network: Any, names: Iterable[str]) -> Any:
         ranges = channel_ranges(kernel)
         zeros = np.zeros_like(ranges)
         twin.get_layer(layer.name).set_weights([kernel / ranges])
-        twin.get_layer(layer.name + _SUFFIX).set_weights(
+        twin.get_layer(layer.name + SUFFIX).set_weights(
             [ranges, bias[0] if bias else zeros, zeros, zeros + np.float32(1 - _EPSILON)]
         )
     return twin
@@ -81,7 +82,7 @@ def _clone(network: Any, chosen: set[str]) -> Any:
         output = layer(*args, **kwargs)
         if layer.name not in chosen:
             return output
-        norm = keras.layers.BatchNormalization(epsilon=_EPSILON, name=layer.name + _SUFFIX)
+        norm = keras.layers.BatchNormalization(epsilon=_EPSILON, name=layer.name + SUFFIX)
         output = norm(output)
         function = before[layer.name].activation
         if function is keras.activations.linear:

@@ -16,9 +16,11 @@ from smidgen.export.pruning.cost import NetworkCost, cost_of
 from smidgen.export.pruning.criteria import Importance, LabelledPixels, bn_scale, l2, taylor
 from smidgen.export.pruning.dependencies import Dependencies, dependencies_of
 from smidgen.export.pruning.ranking import Budget, Limits, least_valuable
-from smidgen.export.pruning.reconstruction import FitImages, refit
+from smidgen.export.pruning.reconstruction import refit
+from smidgen.export.pruning.surgeon import surgeon, unranked
 from smidgen.export.pruning.surgery import remove_channels
 from smidgen.export.recipe import ChannelsRecipe
+from smidgen.export.tensorflow_backend import keras
 from smidgen.export.workshop import PassResult, TuningWish, Workshop
 from smidgen.runtime.files import write_text
 
@@ -72,7 +74,8 @@ def prune_to(
         smaller = _cut(smaller, step, course, history)
         history.tuned.append(_tune(smaller, step, course))
         workshop.progress.note(_line(step, settings, cost_of(smaller), history))
-    return PassResult(smaller, _facts(network, smaller, history))
+    facts = {"criterion": course.criterion, **_facts(network, smaller, history)}
+    return PassResult(smaller, facts)
 
 
 @dataclass
@@ -102,6 +105,20 @@ class _Course:
         for weight in self.network.get_weights():
             digest.update(weight.tobytes())
         return self.workshop.work / f"channels-{digest.hexdigest()[:8]}"
+
+    @cached_property
+    def criterion(self) -> str:
+        """That of the settings, or taylor where the surgeon cannot rank a group."""
+        if self.settings.criterion != "surgeon":
+            return self.settings.criterion
+        found = dependencies_of(self.network)
+        left_out = unranked(self.network, found)
+        if left_out:
+            self.workshop.progress.note(
+                f"channels are ranked by taylor: the surgeon cannot judge {len(left_out)} of "
+                f"{len(found.groups)} groups, such as {left_out[0]}, which a larger kernel reads"
+            )
+        return "taylor" if left_out else "surgeon"
 
     @cached_property
     def widths(self) -> dict[str, int]:
@@ -158,19 +175,20 @@ def _cut(network: Any, step: int, course: _Course, history: _History) -> Any:
     smaller = remove_channels(network, dependencies, removed)
     history.cut.append(tuner.validation_top1(smaller))
     with stage(course.workshop.progress, "fit layers", course.workshop.seconds):
-        fit_images = FitImages(images.pixels, images.normalization)
-        refit(smaller, network, dependencies, removed, fit_images)
+        refit(smaller, network, dependencies, removed, images.sample)
     history.fitted.append(tuner.validation_top1(smaller))
     return smaller
 
 
 def _importance(network: Any, dependencies: Dependencies, course: _Course) -> Importance:
     workshop, groups = course.workshop, dependencies.groups
-    if course.settings.criterion == "bn-scale":
+    if course.criterion == "bn-scale":
         return bn_scale(network, groups)
-    if course.settings.criterion == "l2":
+    if course.criterion == "l2":
         return l2(network, groups)
     with stage(workshop.progress, "rank channels", workshop.seconds):
+        if course.criterion == "surgeon":
+            return surgeon(network, dependencies, course.images.sample)
         return taylor(network, groups, course.images)
 
 
@@ -178,9 +196,18 @@ def _tune(network: Any, step: int, course: _Course) -> float:
     from smidgen.train.fitting.tuning import TuningPlan, TuningSubject
 
     rate = course.settings.learning_rate
-    plan = TuningPlan(course.epochs(step), rate, teacher_share=course.settings.teacher_share)
+    share, weight = course.settings.teacher_share, course.settings.hint_weight
+    plan = TuningPlan(
+        course.epochs(step), rate, teacher_share=share, hint_weight=weight, batch_norm="frozen"
+    )
     wish = TuningWish(f"{course.work.name}-step-{step}", plan)
-    return course.workshop.tuner.tune(TuningSubject(network, teacher=course.network), wish)
+    subject = TuningSubject(network, teacher=course.network, hints=_shortcuts(network))
+    return course.workshop.tuner.tune(subject, wish)
+
+
+def _shortcuts(network: Any) -> tuple[str, ...]:
+    """Where a shortcut is added, channels stay: there both networks can be compared."""
+    return tuple(layer.name for layer in network.layers if isinstance(layer, keras.layers.Add))
 
 
 def _line(step: int, settings: ChannelsRecipe, cost: NetworkCost, history: _History) -> str:

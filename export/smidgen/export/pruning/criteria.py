@@ -8,8 +8,8 @@
 - ``l2`` (Li et al. 2017, arXiv:1608.08710, with their L2 variant): the norm of the channel's
   filters.
 
-The last two are divided by their mean over the group, since their sizes cannot be compared between
-layers.
+The last two here are divided by their mean over the group, since their sizes cannot be compared
+between layers. A fourth criterion has a module of its own: ``surgeon``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smidgen.export.errors import PruningError
+from smidgen.export.graphs.readers import SampleImages
 from smidgen.export.pruning.dependencies import ChannelGroup
 from smidgen.export.source import ChannelNormalization
 from smidgen.export.tensorflow_backend import keras, tf
@@ -43,6 +44,11 @@ class LabelledPixels:
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     normalization: ChannelNormalization
+
+    @property
+    def sample(self) -> SampleImages:
+        """Without the labels."""
+        return SampleImages(self.pixels, self.normalization)
 
 
 def taylor(network: Any, groups: Sequence[ChannelGroup], images: LabelledPixels) -> Importance:

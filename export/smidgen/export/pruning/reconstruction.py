@@ -9,42 +9,22 @@ regression), by as much as predicts images best that were not fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smidgen.export.graphs.readers import SampleImages, inputs_of, is_reader, matrix_of
 from smidgen.export.pruning.dependencies import Dependencies
-from smidgen.export.source import ChannelNormalization
-from smidgen.export.tensorflow_backend import keras, tf
+from smidgen.export.tensorflow_backend import keras
 
-_Array = NDArray[np.float32]
 _Matrix = NDArray[np.float64]
 
-_POSITIONS = 49
-"""Of each image and layer, spread evenly: all of a 7 x 7 map."""
-
-_BATCH = 16
 _HELD_OUT_EVERY = 4
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Strengths that are tried, in units of the mean variance of the layer's inputs."""
-
-
-@dataclass(frozen=True)
-class FitImages:
-    """``pixels``: ``(N, H, W, 3) uint8``, at least eight."""
-
-    pixels: NDArray[np.uint8]
-    normalization: ChannelNormalization
-
-    def batches(self) -> Iterator[_Array]:
-        """Normalised ``(n, H, W, 3) float32``."""
-        mean = np.asarray(self.normalization.mean, np.float32)
-        std = np.asarray(self.normalization.std, np.float32)
-        for start in range(0, len(self.pixels), _BATCH):
-            yield (self.pixels[start : start + _BATCH].astype(np.float32) - mean) / std
 
 
 def refit(
@@ -52,7 +32,7 @@ def refit(
     larger: Any,
     dependencies: Dependencies,
     removed: NDArray[np.int64],
-    images: FitImages,
+    images: SampleImages,
 ) -> dict[str, float]:
     """Fit the 1x1 convolutions and dense layers of ``smaller`` that read fewer channels, in place.
 
@@ -74,7 +54,7 @@ def refit(
     kept = {
         layer.name: ~np.isin(dependencies.leaving[layer.name], removed)
         for layer in smaller.layers
-        if _is_reader(layer)
+        if is_reader(layer)
         and layer.name in dependencies.entering
         and np.isin(dependencies.entering[layer.name], removed).any()
     }
@@ -84,64 +64,28 @@ def refit(
     return {name: _fit(smaller, name, target, images) for name, target in wanted.items()}
 
 
-def _is_reader(layer: Any) -> bool:
-    if isinstance(layer, keras.layers.Dense):
-        return True
-    if not isinstance(layer, keras.layers.Conv2D):
-        return False
-    if isinstance(layer, keras.layers.DepthwiseConv2D) or layer.groups != 1:
-        return False
-    return tuple(layer.kernel_size) == tuple(layer.strides) == (1, 1)
-
-
-def _matrix(layer: Any) -> _Matrix:
-    kernel = np.asarray(layer.kernel, np.float64)
-    return kernel.reshape(kernel.shape[-2:])
-
-
 def _bias(layer: Any) -> _Matrix | float:
     return np.asarray(layer.bias, np.float64) if layer.use_bias else 0.0
 
 
 def _outputs(
-    network: Any, kept: Mapping[str, NDArray[np.bool_]], images: FitImages
+    network: Any, kept: Mapping[str, NDArray[np.bool_]], images: SampleImages
 ) -> dict[str, _Matrix]:
     """For each layer ``(N, P, out)``: what it gives before its activation at the positions."""
     found: dict[str, list[_Matrix]] = {name: [] for name in kept}
-    for inputs in _seen(network, tuple(kept), images):
+    for inputs in inputs_of(network, tuple(kept), images):
         for (name, mask), given in zip(kept.items(), inputs):
             layer = network.get_layer(name)
-            outputs = given.astype(np.float64) @ _matrix(layer) + _bias(layer)
+            outputs = given.astype(np.float64) @ matrix_of(layer) + _bias(layer)
             found[name].append(outputs[..., mask])
     return {name: np.concatenate(batches) for name, batches in found.items()}
 
 
-def _seen(network: Any, names: Sequence[str], images: FitImages) -> Iterator[list[_Array]]:
-    """For each batch and layer ``(n, P, in)``: what the layer reads at the positions."""
-    inputs = [_spread(network.get_layer(name).input) for name in names]
-    probe = keras.Model(network.input, inputs)
-    run = tf.function(lambda pixels: probe(pixels, training=False), autograph=False)
-    for pixels in images.batches():
-        given = run(tf.constant(pixels))
-        yield [np.asarray(values) for values in (given if isinstance(given, list) else [given])]
-
-
-def _spread(tensor: Any) -> Any:
-    """``(N, ..., C)`` to ``(N, P, C)``: at most ``_POSITIONS`` of a map, evenly spread."""
-    channels = int(tensor.shape[-1])
-    size = int(np.prod(tensor.shape[1:-1], dtype=np.int64))
-    flat = keras.layers.Reshape((size, channels))(tensor)
-    if size <= _POSITIONS:
-        return flat
-    chosen = np.linspace(0, size - 1, _POSITIONS).round().astype(np.int64)
-    return keras.ops.take(flat, chosen, axis=1)
-
-
-def _fit(network: Any, name: str, wanted: _Matrix, images: FitImages) -> float:
+def _fit(network: Any, name: str, wanted: _Matrix, images: SampleImages) -> float:
     layer = network.get_layer(name)
     norm = _norm_behind(layer)
-    given = np.concatenate([values for (values,) in _seen(network, [name], images)])
-    problem = _Problem.of(given.astype(np.float64), wanted, _matrix(layer), _bias(layer))
+    given = np.concatenate([values for (values,) in inputs_of(network, [name], images)])
+    problem = _Problem.of(given.astype(np.float64), wanted, matrix_of(layer), _bias(layer))
     kernel, offset = problem.best(has_offset=layer.use_bias or norm is not None)
     left = problem.error(kernel, offset)
     before = problem.error(problem.kernel, np.zeros(wanted.shape[-1]))

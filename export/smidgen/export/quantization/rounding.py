@@ -22,9 +22,11 @@ _BLOCK = 64
 
 
 def rounded_together(
-    rows: NDArray[np.float64], covariance: NDArray[np.float64]
+    rows: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    largest: int = LARGEST_WEIGHT,
 ) -> NDArray[np.float64]:
-    """Whole numbers -127..127 near ``rows`` with little error in the output.
+    """Whole numbers -``largest``..``largest`` near ``rows`` with little error in the output.
 
     Args:
         rows: weights in units of their scale, ``(groups, rows, taps)``.
@@ -34,7 +36,9 @@ def rounded_together(
     order = np.argsort(-variances.mean(axis=0), kind="stable")
     damped, factor = _factored(covariance[:, order][:, :, order])
     rounded = np.empty_like(rows)
-    rounded[:, :, order] = _descended(rows[:, :, order], _spread(rows[:, :, order], factor), damped)
+    ordered = rows[:, :, order]
+    start = _spread(ordered, factor, largest)
+    rounded[:, :, order] = _descended(ordered, start, damped, largest)
     return rounded
 
 
@@ -61,7 +65,9 @@ def _factored(
             return np.asarray(damped, np.float64), np.asarray(lower.transpose(0, 2, 1), np.float64)
 
 
-def _spread(rows: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[np.float64]:
+def _spread(
+    rows: NDArray[np.float64], factor: NDArray[np.float64], largest: int
+) -> NDArray[np.float64]:
     """One weight after the other; each error goes on to the following weights."""
     left, rounded = rows.copy(), np.empty_like(rows)
     taps = rows.shape[2]
@@ -70,7 +76,7 @@ def _spread(rows: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[n
         errors = np.empty_like(rows[:, :, start:stop])
         for tap in range(start, stop):
             exact = left[:, :, tap]
-            whole = np.clip(np.rint(exact), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+            whole = np.clip(np.rint(exact), -largest, largest)
             whole[rows[:, :, tap] == 0] = 0
             rounded[:, :, tap] = whole
             error = (exact - whole) / factor[:, tap, tap, np.newaxis]
@@ -81,7 +87,10 @@ def _spread(rows: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[n
 
 
 def _descended(
-    rows: NDArray[np.float64], rounded: NDArray[np.float64], covariance: NDArray[np.float64]
+    rows: NDArray[np.float64],
+    rounded: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    largest: int,
 ) -> NDArray[np.float64]:
     """Coordinate descent over whole numbers from ``rounded``."""
     rounded = rounded.copy()
@@ -91,7 +100,7 @@ def _descended(
         moved = False
         for tap in range(rows.shape[2]):
             step = np.rint(-slope[:, :, tap] / variances[:, np.newaxis, tap])
-            after = np.clip(rounded[:, :, tap] + step, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+            after = np.clip(rounded[:, :, tap] + step, -largest, largest)
             after[rows[:, :, tap] == 0] = 0
             step = after - rounded[:, :, tap]
             if step.any():

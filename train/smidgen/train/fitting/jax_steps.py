@@ -110,14 +110,16 @@ class JaxStepper:
         learning = self._learning
 
         def loss_of(trained: Any) -> Any:
-            (logits, mixed, seen), other = learning.trainee.stateless_call(
+            outputs, other = learning.trainee.stateless_call(
                 trained, values.other, (batch.pixels, batch.targets), training=True
             )
             answers = None
             if learning.teachers is not None:
-                answers = learning.teachers.stateless(fixed.teachers, jax.lax.stop_gradient(seen))
-            loss = learning.objective.loss(logits, mixed, batch.weights, answers)
-            return loss, (other, hits(logits, mixed))
+                answers = learning.teachers.stateless(
+                    fixed.teachers, jax.lax.stop_gradient(outputs.pixels)
+                )
+            loss = learning.loss(outputs, batch.weights, answers)
+            return loss, (other, hits(outputs.logits, outputs.targets))
 
         learn = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (other, right)), gradients = learn(values.trained)
@@ -135,4 +137,4 @@ class JaxStepper:
         outputs, _ = self._learning.trainee.stateless_call(
             values.trained, values.other, (pixels, targets), training=False
         )
-        return outputs[0]
+        return outputs.logits

@@ -40,6 +40,14 @@ from smidgen.train.recipe import TrainRecipe
 
 
 @dataclass(frozen=True)
+class Hints:
+    """Layers whose outputs a teacher teaches, by name, and what they weigh in the loss."""
+
+    layers: tuple[str, ...] = ()
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
 class Student:
     """A network as ``models.network.build`` makes it, and what it is trained with.
 
@@ -50,6 +58,7 @@ class Student:
     normalization: Normalization
     teachers: Teachers | None = None
     copied: Callable[[Any, str], Any] = training_copy
+    hints: Hints = Hints()
 
 
 class Session:
@@ -71,7 +80,7 @@ class Session:
         self.copy = student.copied(student.network, recipe.schedule.precision)
         self.augmentation = self._policy(recipe)
         layers, mix = self.augmentation.layers, self.augmentation.mix
-        self._whole = Trainee(self.copy, student.normalization, layers, mix)
+        self._whole = Trainee(self.copy, student.normalization, layers, mix, student.hints.layers)
         self.variables = list(self._whole.variables)
         self._validation = material.answered("validation", recipe.schedule.batch_size)
 
@@ -126,6 +135,7 @@ class Session:
                 schedule.label_smoothing,
                 distillation.temperature,
                 distillation.teacher_share if self._student.teachers is not None else 0.0,
+                self._student.hints.weight,
             ),
             self._student.teachers,
         )

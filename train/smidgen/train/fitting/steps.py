@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import numpy as np
 
-from smidgen.train.fitting.objective import Objective
+from smidgen.train.fitting.objective import Answers, Objective
 from smidgen.train.fitting.optimizer import AdamW, OptimizerState
-from smidgen.train.fitting.trainee import Trainee
+from smidgen.train.fitting.trainee import Outputs, Trainee
 
 
 class Batch(NamedTuple):
@@ -39,6 +39,14 @@ class Learning(NamedTuple):
     optimizer: AdamW
     objective: Objective
     teachers: Any = None
+
+    def loss(self, outputs: Outputs, weights: Any, answers: Answers | None) -> Any:
+        """Of a batch, a scalar. ``weights``: ``(N,) float32``; ``answers``: the teachers'."""
+        said = None if answers is None else answers.probabilities
+        loss = self.objective.loss(outputs.logits, outputs.targets, weights, said)
+        if answers is not None and answers.hints:
+            loss = loss + self.objective.hint_loss(outputs.hints, answers.hints)
+        return loss
 
 
 class Stepper(Protocol):

@@ -9,7 +9,8 @@ import keras
 
 from smidgen.train.data import Dataset
 from smidgen.train.errors import RunMismatch
-from smidgen.train.fitting.trainee import Trainee
+from smidgen.train.fitting.objective import Answers
+from smidgen.train.fitting.trainee import Outputs, Trainee
 from smidgen.train.recipe import DistillationRecipe
 from smidgen.train.run import Run
 
@@ -17,28 +18,39 @@ from smidgen.train.run import Run
 class Teachers:
     """Networks of finished Runs; they see the pixels of the trainee, each at its own input size."""
 
-    def __init__(self, networks: Sequence[tuple[Any, Any]], temperature: float) -> None:
-        """``networks``: pairs of a network and its ``Normalization``."""
-        self._members = [Trainee(network, facts) for network, facts in networks]
+    def __init__(
+        self,
+        networks: Sequence[tuple[Any, Any]],
+        temperature: float,
+        hints: Sequence[str] = (),
+    ) -> None:
+        """``networks``: pairs of a network and its ``Normalization``.
+
+        ``hints``: names of layers whose outputs are taught too; the first network's.
+        """
+        self._members = [
+            Trainee(network, facts, hints=() if number else hints)
+            for number, (network, facts) in enumerate(networks)
+        ]
         for member in self._members:
             member.trainable = False
         self._temperature = temperature
 
-    def __call__(self, pixels: Any) -> Any:
-        """Mean probabilities ``(N, C) float32`` at the temperature of pixels ``(N, H, W, 3)``."""
-        return self._mean([member((p, p)) for member, p in self._sized(pixels)])
+    def __call__(self, pixels: Any) -> Answers:
+        """``Answers`` to pixels ``(N, H, W, 3)``: the mean probabilities at the temperature."""
+        return self._answers([member((p, p)) for member, p in self._sized(pixels)])
 
     def values(self) -> list[list[Any]]:
         """The variables' values, a list for each member: what ``stateless`` needs."""
         return [[variable.value for variable in member.variables] for member in self._members]
 
-    def stateless(self, values: list[list[Any]], pixels: Any) -> Any:
+    def stateless(self, values: list[list[Any]], pixels: Any) -> Answers:
         """As a call, with the values handed in: for functions that are compiled."""
         answers = []
         for (member, sized), own in zip(self._sized(pixels), values, strict=True):
             outputs, _ = member.stateless_call([], own, (sized, sized), training=False)
             answers.append(outputs)
-        return self._mean(answers)
+        return self._answers(answers)
 
     def _sized(self, pixels: Any) -> list[tuple[Trainee, Any]]:
         pairs = []
@@ -50,9 +62,9 @@ class Teachers:
             pairs.append((member, sized))
         return pairs
 
-    def _mean(self, outputs: Sequence[Any]) -> Any:
-        parts = [keras.ops.softmax(logits / self._temperature) for logits, _, _ in outputs]
-        return sum(parts[1:], parts[0]) / len(parts)
+    def _answers(self, outputs: Sequence[Outputs]) -> Answers:
+        parts = [keras.ops.softmax(output.logits / self._temperature) for output in outputs]
+        return Answers(sum(parts[1:], parts[0]) / len(parts), outputs[0].hints)
 
 
 def teachers_of(recipe: DistillationRecipe, dataset: Dataset) -> Teachers | None:

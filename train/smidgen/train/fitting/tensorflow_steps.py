@@ -75,9 +75,9 @@ class TensorFlowStepper:
         values = [variable.value for variable in self._trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            logits, mixed, seen = learning.trainee((pixels, targets), training=True)
-            answers = None if learning.teachers is None else learning.teachers(seen)
-            loss = learning.objective.loss(logits, mixed, weights, answers)
+            outputs = learning.trainee((pixels, targets), training=True)
+            answers = None if learning.teachers is None else learning.teachers(outputs.pixels)
+            loss = learning.loss(outputs, weights, answers)
         unconnected = tf.UnconnectedGradients.ZERO
         gradients = flat(tape.gradient(loss, values, unconnected_gradients=unconnected))
         state = OptimizerState(*(variable.value for variable in self._state))
@@ -92,8 +92,8 @@ class TensorFlowStepper:
         for variable, value in zip(self._state, new, strict=True):
             if value is not variable.value:
                 variable.assign(value)
-        return loss, hits(logits, mixed)
+        return loss, hits(outputs.logits, outputs.targets)
 
     def _logits(self, pixels: Any) -> Any:
         targets = tf.zeros((pixels.shape[0], 2))
-        return self._learning.trainee((pixels, targets), training=False)[0]
+        return self._learning.trainee((pixels, targets), training=False).logits

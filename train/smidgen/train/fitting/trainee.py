@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -17,14 +17,27 @@ _LONGEST_MEMORY = 0.9
 """Of a moving average of batch statistics: fine-tuning is over before a longer one catches up."""
 
 
+class Outputs(NamedTuple):
+    """What a ``Trainee`` gives.
+
+    ``logits``: ``(N, C) float32``. ``targets``: ``(N, C)``, as mixed as the pixels are. ``pixels``:
+    ``(N, H, W, 3) float32`` 0..255, as the network saw them before they were normalised. ``hints``:
+    what the named layers gave.
+    """
+
+    logits: Any
+    targets: Any
+    pixels: Any
+    hints: list[Any]
+
+
 class Trainee(keras.Model):  # type: ignore[misc]
     """From pixels and targets to logits and the targets that belong to them.
 
     Call it with ``(pixels, targets)``: pixels ``(N, H, W, 3)`` of any number type, 0..255, targets
-    ``(N, C) float32``. It returns ``(logits, targets, pixels)``: ``(N, C) float32``, the targets as
-    mixed as the pixels are, and the float32 pixels 0..255 that the network saw before they were
-    normalised. Outside training nothing is augmented. With ``normalization`` None the input is what
-    the frozen part of a network made of images, and goes to the network as it is.
+    ``(N, C) float32``. It returns ``Outputs``. Outside training nothing is augmented. With
+    ``normalization`` None the input is what the frozen part of a network made of images, and goes
+    to the network as it is. ``hints`` are names of layers of the functional network.
     """
 
     def __init__(
@@ -33,12 +46,14 @@ class Trainee(keras.Model):  # type: ignore[misc]
         normalization: Normalization | None,
         augmentation: Sequence[Any] = (),
         mix: Any = None,
+        hints: Sequence[str] = (),
     ) -> None:
         super().__init__(name="trainee")
         self.network = network
         self.augmentation = list(augmentation)
         self.mix = mix
         self._normalization = normalization
+        self._watched = _watched(network, hints) if hints else None
         self.built = True  # its layers are; stateless calls ask
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -53,8 +68,17 @@ class Trainee(keras.Model):  # type: ignore[misc]
         x = pixels
         if self._normalization is not None:
             x = normalised(pixels, self._normalization)
-        logits = self.network(x, training=training)
-        return two_at_least(keras.ops.cast(logits, "float32")), targets, pixels
+        if self._watched is None:
+            logits, hints = self.network(x, training=training), []
+        else:
+            logits, *hints = self._watched(x, training=training)
+        return Outputs(two_at_least(keras.ops.cast(logits, "float32")), targets, pixels, hints)
+
+
+def _watched(network: Any, hints: Sequence[str]) -> Any:
+    """``network`` with the outputs of layers beside its own."""
+    outputs = [network.get_layer(name).output for name in hints]
+    return keras.Model(network.input, [network.output, *outputs])
 
 
 def normalised(pixels: Any, normalization: Normalization) -> Any:

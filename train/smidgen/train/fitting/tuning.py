@@ -19,7 +19,7 @@ from smidgen.train.data import Dataset
 from smidgen.train.errors import DataError
 from smidgen.train.fitting import checkpoint
 from smidgen.train.fitting.material import Material
-from smidgen.train.fitting.session import Session, Student
+from smidgen.train.fitting.session import Hints, Session, Student
 from smidgen.train.fitting.stages import stages
 from smidgen.train.fitting.teachers import Teachers
 from smidgen.train.fitting.trainee import training_copy
@@ -40,21 +40,24 @@ class TuningPlan:
     """How a network is tuned. Everything else (batches, augmentation, loss) is as the Run's recipe.
 
     ``learning_rate`` is the peak of a warm-up and cosine. ``teacher_share`` of the loss is decided
-    by the teacher's answers at ``temperature``; 0: the labels alone. ``keep``: the weights of the
-    best validation, or the last ones where the network's structure is ready only then.
+    by the teacher's answers at ``temperature``; 0: the labels alone. ``hint_weight`` is that of the
+    layers that the subject names for the teacher to teach, see ``Objective``. ``keep``: the weights
+    of the best validation, those from before included, or the last ones where the network's
+    structure is ready only then.
     """
 
     epochs: int
     learning_rate: float
     teacher_share: float = 0.5
     temperature: float = 2.0
+    hint_weight: float = 0.0
     keep: Literal["best", "last"] = "best"
     batch_norm: Literal["train", "frozen"] = "train"
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """How a tuning ended: a row for each epoch, and top-1 of the kept weights as a share."""
+    """How a tuning ended: a row for each epoch, and validation top-1 of what is kept, a share."""
 
     rows: tuple[EpochMetrics, ...]
     validation_top1: float
@@ -121,13 +124,15 @@ class TuningSubject:
     ``teacher``: a network of the same ends whose answers are learnt from; None: the labels alone.
     ``before_step`` is called with the number of each step, counted from 0. ``copied`` takes the
     network and a precision and gives what is trained in its place, with the same weights in the
-    same order; a functional Keras network needs none.
+    same order; a functional Keras network needs none. ``hints``: names of layers that both networks
+    have, with outputs of one shape, which the plan's ``hint_weight`` is about.
     """
 
     network: Any
     teacher: Any = None
     before_step: Callable[[int], None] = lambda _: None
     copied: Callable[[Any, str], Any] = training_copy
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,8 @@ class Tuning:
             OutputError: ``folder`` cannot be written to.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        before = subject.network.get_weights()
+        start = self.validation_top1(subject.network) if plan.keep == "best" else -1.0
         recipe = tuning_recipe(self.recipe, plan)
         keras.utils.set_random_seed(recipe.schedule.seed)
         session = self._session(subject, plan, recipe, folder)
@@ -170,9 +177,16 @@ class Tuning:
                 loop.run(replace(session.job(stage), before_step=subject.before_step))
         if plan.keep == "best":
             session.copy.set_weights(checkpoint.load_best(folder, loop.state))
-        subject.network.set_weights(session.copy.get_weights())
         rows = loop.state.rows
         row = rows[loop.state.best_row] if plan.keep == "best" else rows[-1]
+        if row.val_top1 < start:
+            self.progress.note(
+                f"tuning did not help: {100 * start:.2f} % before, {100 * row.val_top1:.2f} % at "
+                "best after; the weights from before are kept"
+            )
+            subject.network.set_weights(before)
+            return Tuned(tuple(rows), start)
+        subject.network.set_weights(session.copy.get_weights())
         return Tuned(tuple(rows), row.val_top1)
 
     def validation_top1(self, network: Any) -> float:
@@ -187,7 +201,9 @@ class Tuning:
         self, subject: TuningSubject, plan: TuningPlan, recipe: TrainRecipe, folder: Path
     ) -> Session:
         teachers = None
-        if subject.teacher is not None and plan.teacher_share > 0:
-            teachers = Teachers([(subject.teacher, self.normalization)], plan.temperature)
-        student = Student(subject.network, self.normalization, teachers, subject.copied)
+        hints = Hints(subject.hints, plan.hint_weight) if plan.hint_weight > 0 else Hints()
+        if subject.teacher is not None and (plan.teacher_share > 0 or hints.layers):
+            members = [(subject.teacher, self.normalization)]
+            teachers = Teachers(members, plan.temperature, hints.layers)
+        student = Student(subject.network, self.normalization, teachers, subject.copied, hints)
         return Session(recipe, student, self.material, folder / "cache", self.progress)
