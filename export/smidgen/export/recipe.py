@@ -119,19 +119,19 @@ class ChannelsRecipe:
         "or kernel norm",
     )
     steps: int = setting(
-        2,
+        1,
         help="prune and tune by turns, in this many steps",
         low=1,
         high=50,
         flag="--channels-steps",
     )
     epochs: int = setting(
-        9,
+        4,
         help="tuning epochs after the last step; a quarter of them after each before",
         low=0,
         high=1000,
     )
-    learning_rate: float = setting(5e-4, help="peak of the tuning", low=0, high=10)
+    learning_rate: float = setting(1e-4, help="peak of the tuning", low=0, high=10)
     teacher_share: float = setting(
         0.9,
         help="share of the loss that the unpruned network's answers decide",
@@ -178,7 +178,7 @@ class ClusteringRecipe:
         high=256,
     )
     epochs: int = setting(1, help="tuning epochs with clustered weights", low=0, high=1000)
-    learning_rate: float = setting(1e-5, help="peak of the tuning", low=0, high=10)
+    learning_rate: float = setting(3e-5, help="peak of the tuning", low=0, high=10)
 
 
 @dataclass(frozen=True)

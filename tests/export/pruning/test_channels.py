@@ -29,6 +29,7 @@ class CountingTuner(FakeTuner):
 
     def tune(self, subject, wish):
         self.teachers = [*getattr(self, "teachers", []), subject.teacher]
+        self.subjects = [*getattr(self, "subjects", []), subject]
         return super().tune(subject, wish)
 
 
@@ -41,7 +42,7 @@ def workshop(float_model, tmp_path) -> Workshop:
     return Workshop(float_model, calibration, tuner, SilentProgress(), tmp_path)
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "bn-scale", "l2"])
+@pytest.mark.parametrize("criterion", ["surgeon", "taylor", "bn-scale", "l2"])
 def test_the_kept_share_is_reached_in_steps(small_network, workshop, criterion) -> None:
     network = small_network()
     settings = ChannelsRecipe(keep=0.6, criterion=criterion, steps=2, epochs=4, learning_rate=1e-3)
@@ -62,6 +63,7 @@ def test_the_facts_say_what_was_done(small_network, workshop) -> None:
     network = small_network()
     result = prune_channels(network, ChannelsRecipe(keep=0.7, steps=2), workshop)
     facts, smaller = result.facts, result.network
+    assert facts["criterion"] == "surgeon"
     assert facts["multiply_adds"] == (
         f"{cost_of(network).multiply_adds} > {cost_of(smaller).multiply_adds}"
     )
@@ -115,6 +117,33 @@ def test_a_budget_of_bytes_alone(small_network, workshop) -> None:
     target = Budget(multiply_adds=cost.multiply_adds, int8_bytes=0.7 * cost.int8_bytes)
     result = prune_to(target, network, ChannelsRecipe(steps=1, epochs=0), workshop)
     assert 0.5 * cost.int8_bytes < cost_of(result.network).int8_bytes <= 0.7 * cost.int8_bytes
+
+
+def test_where_a_larger_kernel_reads_channels_taylor_ranks_them(workshop) -> None:
+    from keras import Input, Model, layers
+
+    image = Input((32, 32, 3))
+    x = layers.Conv2D(16, 3, strides=4, activation="relu", name="one")(image)
+    x = layers.Conv2D(16, 3, activation="relu", name="two")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    network = Model(image, layers.Dense(4, name="logits")(x))
+    settings = ChannelsRecipe(keep=0.7, steps=1, epochs=0)
+    result = prune_channels(network, settings, workshop)
+    assert result.facts["criterion"] == "taylor"
+    (note,) = [note for note in workshop.progress.notes if "taylor" in note]
+    assert "the surgeon cannot judge 1 of 2 groups, such as one, which a larger kernel" in note
+    assert cost_of(result.network).multiply_adds <= 0.7 * cost_of(network).multiply_adds
+
+
+def test_the_teacher_gives_hints_where_shortcuts_are_added(block_network, workshop) -> None:
+    workshop.tuner.pixels = workshop.tuner.pixels[:, ::2, ::2]
+    settings = ChannelsRecipe(keep=0.7, steps=1, epochs=1, hint_weight=5.0)
+    prune_channels(block_network(), settings, workshop)
+    (subject,), (wish,) = workshop.tuner.subjects, workshop.tuner.wishes
+    assert subject.hints == ("add",)
+    assert (wish.plan.hint_weight, wish.plan.batch_norm) == (5.0, "frozen")
+    network, teacher = subject.network, subject.teacher
+    assert network.get_layer("add").output.shape == teacher.get_layer("add").output.shape
 
 
 def test_groups_that_a_criterion_cannot_rank_stay(block_network, workshop) -> None:

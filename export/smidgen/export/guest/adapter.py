@@ -87,8 +87,8 @@ def tune(
 
 
 def plan(epochs: int, learning_rate: float, keep: Literal["best", "last"]) -> TuningPlan:
-    """Half of the loss by the labels, half by the float model's answers."""
-    return TuningPlan(epochs=epochs, learning_rate=learning_rate, keep=keep)
+    """A tenth of the loss by the labels, the rest by the float model's answers."""
+    return TuningPlan(epochs, learning_rate, teacher_share=0.9, keep=keep)
 
 
 def _unique(guest: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from smidgen.export.errors import StructureError
 from smidgen.export.graphs.fold import fold_batch_norms
-from smidgen.export.graphs.readers import SampleImages, is_reader, matrix_of, moments_of
+from smidgen.export.graphs.readers import SampleImages, inputs_of, is_reader, matrix_of
 from smidgen.export.guest.adapter import GuestNetwork, plan, tune
 from smidgen.export.guest.copier import copy_to_guest
 from smidgen.export.guest.layers import OWN_FUNCTIONS
@@ -24,13 +24,13 @@ from smidgen.export.guest.room import tf_keras, tfmot
 from smidgen.export.guest.selection import large_kernels
 from smidgen.export.guest.spreading import SUFFIX, can_be_spread, spread
 from smidgen.export.guest.structure import structure_of
-from smidgen.export.progress import stage
+from smidgen.export.pruning.reconstruction import LeastSquares, outputs_of
 from smidgen.export.quantization.rounding import rounded_together
 from smidgen.export.recipe import ClusteringRecipe
 from smidgen.export.tensorflow_backend import captured_output, tf
 from smidgen.export.workshop import PassResult, TuningWish, Workshop
 
-_IMAGES = 512
+_IMAGES = 256
 
 FEWEST = 3
 """One value for each sign, and zero."""
@@ -69,8 +69,7 @@ def cluster(network: Any, settings: ClusteringRecipe, workshop: Workshop) -> Pas
         )
     is_sparse = structure_of(network).is_sparse
     wide = spread(folded, names)
-    with stage(workshop.progress, "round together", workshop.seconds):
-        _round_together(wide, names, _odd(settings.clusters), workshop)
+    _round_together(wide, names, _odd(settings.clusters), workshop)
     wide = _tuned(wide, names, settings, workshop, is_sparse)
     result = fold_batch_norms(wide).model
     counts = [_check(result.get_layer(name), settings.clusters) for name in names]
@@ -87,19 +86,46 @@ def _odd(count: int) -> int:
 
 
 def _round_together(wide: Any, names: tuple[str, ...], count: int, workshop: Workshop) -> None:
-    """Let the kernels of the spread network take ``count`` values -1..1, in place."""
+    """Let the kernels of the spread network take ``count`` values -1..1, in place.
+
+    Layer after layer: each is first fitted to give what it gave before for what it gets now, from
+    the layers before it that are clustered already, and then rounded.
+    """
     readers = [name for name in names if is_reader(wide.get_layer(name))]
     pixels, _ = workshop.tuner.batches(_IMAGES)
     images = SampleImages(pixels, workshop.source.normalization)
-    for name, moments in moments_of(wide, readers, images).items():
+    all_outputs = {name: np.ones(wide.get_layer(name).kernel.shape[-1], bool) for name in readers}
+    workshop.progress.start("cluster layers", len(readers))
+    for name, wanted in outputs_of(wide, all_outputs, images).items():
         layer, norm = wide.get_layer(name), wide.get_layer(name + SUFFIX)
-        exact, largest = matrix_of(layer), count // 2
-        rows = exact.T[np.newaxis] * largest
-        codes = rounded_together(rows, moments.covariance[np.newaxis], largest)
-        rounded = np.where(np.abs(exact) == 1, exact, codes[0].T / largest)  # keep its range
-        layer.kernel.assign(rounded.reshape(layer.kernel.shape).astype(np.float32))
+        given = np.concatenate([batch for (batch,) in inputs_of(wide, [name], images)])
+        kernel, offset = _few_values(given.astype(np.float64), wanted, matrix_of(layer), count // 2)
+        layer.kernel.assign(kernel.reshape(layer.kernel.shape).astype(np.float32))
         ranges, bias, *rest = norm.get_weights()
-        norm.set_weights([ranges, bias - ranges * (moments.mean @ (rounded - exact)), *rest])
+        norm.set_weights([ranges, bias + ranges * offset, *rest])
+        workshop.progress.advance(1)
+    workshop.progress.finish()
+
+
+def _few_values(
+    given: NDArray[np.float64], wanted: NDArray[np.float64], kernel: NDArray[np.float64], half: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A kernel of the values ``-half..half`` by ``half``, and an offset of its outputs.
+
+    ``given``: ``(N, P, in)``; ``wanted``: ``(N, P, out)``; ``kernel``: ``(in, out)``, in -1..1.
+    Weights of -1, 0 and 1 stay: the channel's range, and what is sparse.
+    """
+    problem = LeastSquares.of(given, wanted, kernel, 0.0)
+    fitted, offset = problem.best(has_offset=True)
+    if problem.error(fitted, offset) >= problem.error(kernel, np.zeros(len(offset))):
+        fitted, offset = kernel, np.zeros(len(offset))
+    fitted = np.where((kernel == 0) | (np.abs(kernel) == 1), kernel, np.clip(fitted, -1, 1))
+    rows = given.reshape(-1, given.shape[-1])
+    covariance = np.cov(rows.T, bias=True)
+    codes = rounded_together(fitted.T[np.newaxis] * half, covariance[np.newaxis], half)
+    rounded = np.where(np.abs(kernel) == 1, kernel, codes[0].T / half)
+    mean = (wanted.reshape(-1, wanted.shape[-1]) - rows @ rounded).mean(axis=0)
+    return rounded, mean
 
 
 def _tuned(

@@ -60,7 +60,7 @@ def refit(
     }
     if not kept:
         return {}
-    wanted = _outputs(larger, kept, images)
+    wanted = outputs_of(larger, kept, images)
     return {name: _fit(smaller, name, target, images) for name, target in wanted.items()}
 
 
@@ -68,7 +68,7 @@ def _bias(layer: Any) -> _Matrix | float:
     return np.asarray(layer.bias, np.float64) if layer.use_bias else 0.0
 
 
-def _outputs(
+def outputs_of(
     network: Any, kept: Mapping[str, NDArray[np.bool_]], images: SampleImages
 ) -> dict[str, _Matrix]:
     """For each layer ``(N, P, out)``: what it gives before its activation at the positions."""
@@ -85,7 +85,7 @@ def _fit(network: Any, name: str, wanted: _Matrix, images: SampleImages) -> floa
     layer = network.get_layer(name)
     norm = _norm_behind(layer)
     given = np.concatenate([values for (values,) in inputs_of(network, [name], images)])
-    problem = _Problem.of(given.astype(np.float64), wanted, matrix_of(layer), _bias(layer))
+    problem = LeastSquares.of(given.astype(np.float64), wanted, matrix_of(layer), _bias(layer))
     kernel, offset = problem.best(has_offset=layer.use_bias or norm is not None)
     left = problem.error(kernel, offset)
     before = problem.error(problem.kernel, np.zeros(wanted.shape[-1]))
@@ -108,8 +108,12 @@ def _norm_behind(layer: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """Rows ``given @ (kernel + change) + offset = wanted``; every fourth image is held out."""
+class LeastSquares:
+    """Rows ``given @ (kernel + change) + offset = wanted``; every fourth image is held out.
+
+    ``given``: ``(R, in)``; ``wanted``: ``(R, out)``; ``kernel``: ``(in, out)``; the same of the
+    images held out.
+    """
 
     given: _Matrix
     wanted: _Matrix
@@ -120,8 +124,8 @@ class _Problem:
     @classmethod
     def of(
         cls, given: _Matrix, wanted: _Matrix, kernel: _Matrix, bias: _Matrix | float
-    ) -> _Problem:
-        """Of ``(N, P, in)`` and ``(N, P, out)``."""
+    ) -> LeastSquares:
+        """Of ``(N, P, in)`` and ``(N, P, out)``; ``bias`` is that of the layer."""
         out = np.arange(len(given)) % _HELD_OUT_EVERY == 0
         wanted = wanted - bias
         parts = (given[~out], wanted[~out], given[out], wanted[out])
