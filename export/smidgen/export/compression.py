@@ -25,7 +25,7 @@ from smidgen.runtime.manifest import PassRecord
 from smidgen.runtime.schema import as_mapping, build
 from smidgen.train.errors import WeightsError
 
-_GENERATION = 1
+_GENERATION = 2
 """Raised when a pass makes something else of the same input than before."""
 
 PASSES_FOLDER = "passes"
