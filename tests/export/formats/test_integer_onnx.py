@@ -269,6 +269,60 @@ def _float_add(model: Any, graph: Any) -> None:
     graph.operators = steps
 
 
+@pytest.mark.parametrize(("place", "kind"), [(14, "Conv"), (21, "Gemm")])
+def test_float_kernels_between_integers_stay_float(place, kind, tflite, tmp_path):
+    """ONNX Runtime would round them to int8 with one scale for all channels."""
+    mixed = changed(tflite, lambda model, graph: _float_kernel(model, graph, place))
+    data, path = to_onnx_int8(mixed), tmp_path / "optimized.onnx"
+    stored = next(step for step in TfliteGraph.read(mixed).operators if step.number == place + 2)
+    assert stored.kind == "QUANTIZE"
+    most, share = steps_apart(mixed, data, "u8")[stored.name]
+    assert most <= 1
+    assert share <= 0.002
+    litert.session(data, str(path))
+    assert kind in [node.op_type for node in onnx.load(path).graph.node]
+    # planted fault: one scale for all channels, by which ONNX Runtime takes the kernel for int8
+    model = onnx.load_from_string(data)
+    (real,) = (node for node in model.graph.node if node.output[0].endswith("_real_by_channel"))
+    for tensor in model.graph.initializer:
+        if tensor.name in real.input[1:]:
+            one_code = numpy_helper.to_array(tensor)[0]
+            tensor.CopyFrom(numpy_helper.from_array(one_code, tensor.name))
+    assert steps_apart(mixed, model.SerializeToString(), "u8")[stored.name][1] > 0.05
+    litert.session(model.SerializeToString(), str(path))
+    assert kind not in [node.op_type for node in onnx.load(path).graph.node]
+
+
+def _float_kernel(model: Any, graph: Any, place: int) -> None:
+    """DEQUANTIZE, the operator with float weights (each fourth channel small), and QUANTIZE."""
+    step = graph.operators[place]
+    constants = [_real_constant(model, graph, index) for index in step.inputs[1:]]
+    source, stored = step.inputs[0], step.outputs[0]
+    entry, result = _real_twin(graph, source), _real_twin(graph, stored)
+    step.inputs, step.outputs = np.int32([entry, *constants]), np.int32([result])
+    before = _conversion(model, "DEQUANTIZE", source, entry)
+    after = _conversion(model, "QUANTIZE", result, stored)
+    graph.operators = [
+        *graph.operators[:place], before, step, after, *graph.operators[place + 1 :]
+    ]  # fmt: skip
+
+
+def _real_constant(model: Any, graph: Any, index: int) -> int:
+    tensor = graph.tensors[index]
+    code, kind = tensor.quantization, np.int8 if len(tensor.shape) > 1 else np.int32
+    stored = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(kind)
+    real = stored.reshape(tensor.shape).astype(np.float32)
+    sizes = np.resize(np.float32([1, 0.5, 0.25, 0.125]), tensor.shape[0])
+    spread = (-1,) + (1,) * (len(tensor.shape) - 1)
+    real = real * np.reshape(code.scale, spread) * sizes.reshape(spread)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.float32(real).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    twin = _real_twin(graph, index)
+    graph.tensors[twin].buffer = len(model.buffers) - 1
+    return twin
+
+
 def _real_twin(graph: Any, index: int) -> int:
     tensor = schema.TensorT()
     tensor.shape, tensor.name = graph.tensors[index].shape, b"real"

@@ -41,7 +41,7 @@ def _convolution(values: OnnxValues, step: Operator) -> None:
     size = kernel.shape[1], kernel.shape[2]
     rates = step.option("dilationHFactor", 1), step.option("dilationWFactor", 1)
     reach = tuple((side - 1) * rate + 1 for side, rate in zip(size, rates, strict=True))
-    inputs = [values.real(source), values.weights(step.inputs[1], order)]
+    inputs = [_kernel_input(values, source, step), values.weights(step.inputs[1], order)]
     real = values.node(
         "Conv",
         inputs + _bias(values, step),
@@ -64,8 +64,9 @@ def _fully_connected(values: OnnxValues, step: Operator) -> None:
             "pooling before the dense layer, or export tflite"
         )
     _refuse_hybrid(values, step)
-    inputs = [values.real(source), values.weights(step.inputs[1], (1, 0)), *_bias(values, step)]
-    values.put(output, values.node("Gemm", inputs, step.name), step.activation)
+    inputs = [_kernel_input(values, source, step), values.weights(step.inputs[1], (1, 0))]
+    real = values.node("Gemm", inputs + _bias(values, step), step.name)
+    values.put(output, real, step.activation)
 
 
 def _arithmetic(kind: str) -> Callable[[OnnxValues, Operator], None]:
@@ -240,6 +241,11 @@ def _refuse_hybrid(values: OnnxValues, step: Operator) -> None:
             f"{step.name} has int8 weights and float inputs (dynamic range), which is slower than "
             "float in ONNX Runtime: export int8, weights-int8 or float32"
         )
+
+
+def _kernel_input(values: OnnxValues, source: int, step: Operator) -> str:
+    is_float = not values.constant_tensor(step.inputs[1]).is_integer
+    return values.real_for_float_kernel(source) if is_float else values.real(source)
 
 
 def _bias(values: OnnxValues, step: Operator) -> list[str]:

@@ -37,6 +37,7 @@ class OnnxValues:
         self._kept_real = kept_real
         self._stored: dict[int, str] = {}
         self._real: dict[int, str] = {}
+        self._dequantized: dict[int, int] = {}
         self._padded: dict[int, tuple[int, tuple[int, int, int, int]]] = {}
         self._constants: dict[int, int] = {}
 
@@ -82,6 +83,8 @@ class OnnxValues:
         for names in (self._stored, self._real):
             if source in names:
                 names[index] = names[source]
+        if source in self._dequantized:
+            self._dequantized[index] = self._dequantized[source]
         if source in self._padded:
             self._padded[index] = self._padded[source]
 
@@ -110,6 +113,8 @@ class OnnxValues:
         """The name of the real numbers of an activation."""
         if index in self._real:
             return self._real[index]
+        if index in self._dequantized:
+            return self.real(self._dequantized[index])
         if index in self._padded:
             source, pads = self._padded[index]
             sides = np.asarray([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
@@ -119,6 +124,29 @@ class OnnxValues:
         inputs = [self.stored(index), *self._code_constants(index)]
         self._real[index] = self.node("DequantizeLinear", inputs, f"t{index}_real")
         return self._real[index]
+
+    def real_for_float_kernel(self, index: int) -> str:
+        """The same real numbers, with the scale of the integers written once for each channel.
+
+        ONNX Runtime's rule WeightBiasQuantization (in its basic optimizations) rounds the float32
+        weights of a Conv or Gemm to int8, all with one scale, if its input is dequantized with one
+        scale and its output is quantized: what was kept float would be coarser than the rest. The
+        rule leaves inputs with several scales alone. One channel alone has no such form.
+        """
+        source = self._dequantized.get(index, index)
+        channels = self.tensor(source).shape[-1]
+        if source not in self._stored or channels == 1:
+            return self.real(index)
+        name = f"t{source}_real_by_channel"
+        if name in self._made:
+            return name
+        kind, scale, zero_point = self.stored_code(source)
+        inputs = [
+            self.stored(source),
+            self.constant(f"t{source}_scales", np.full(channels, scale, np.float32)),
+            self.constant(f"t{source}_zero_points", np.full(channels, zero_point, kind)),
+        ]
+        return self.node("DequantizeLinear", inputs, name, axis=1)
 
     def operand(self, index: int, rank: int) -> str:
         """Real numbers of an activation, or of a constant that is laid out for ``rank``."""
@@ -194,8 +222,10 @@ class OnnxValues:
             self._constants[target] = self._constants.get(source, source)
         elif self._is_same_code(source, target):
             self.rename(target, source)
-        else:
+        elif self.tensor(target).is_integer:
             self.put(target, self.real(source))
+        else:
+            self._dequantized[target] = self._dequantized.get(source, source)
 
     def _is_same_code(self, source: int, target: int) -> bool:
         is_integer = self.tensor(target).is_integer and source in self._stored
