@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from smidgen.export.guest.room import tf_keras
 
-_SMALLEST_SHARE = 1e-3
-"""Of all weights in such kernels; a smaller kernel (the first convolution's) is sensitive and
-saves nothing."""
+_SMALL_SHARE = 0.05
+"""Of all weights in such kernels, which the smallest kernels together may hold: they are the first
+ones of a network, whose errors go through all others, and they save next to nothing."""
 
 
 def large_kernels(guest: Any) -> list[tuple[str, NDArray[np.float32]]]:
@@ -25,8 +25,10 @@ def large_kernels(guest: Any) -> list[tuple[str, NDArray[np.float32]]]:
         for layer in guest.layers
         if isinstance(layer, kinds) and not _is_special(layer)
     ]
-    smallest = _SMALLEST_SHARE * sum(kernel.size for _, kernel in kernels)
-    return [(name, kernel) for name, kernel in kernels if kernel.size >= smallest]
+    sizes = np.sort([kernel.size for _, kernel in kernels])
+    is_small = np.cumsum(sizes) <= _SMALL_SHARE * sizes.sum()
+    largest_small = sizes[is_small][-1] if is_small.any() else 0
+    return [(name, kernel) for name, kernel in kernels if kernel.size > largest_small]
 
 
 def _is_special(layer: Any) -> bool:
