@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from smidgen.export.guest.room import tf_keras
 
-_SMALL_SHARE = 0.05
+_SMALL_SHARE = 0.03
 """Of all weights in such kernels, which the smallest kernels together may hold: they are the first
 ones of a network, whose errors go through all others, and they save next to nothing."""
 
