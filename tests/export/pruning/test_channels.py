@@ -88,8 +88,12 @@ def test_a_pass_that_runs_again_takes_the_same_steps(small_network, workshop) ->
     again = prune_channels(network, settings, workshop).network
     for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
         assert (one == two).all()
-    workshop.tuner.pixels = 255 - workshop.tuner.pixels  # would rank otherwise
-    prune_channels(network, settings, workshop)
+    workshop.tuner.pixels = 255 - workshop.tuner.pixels  # would rank and fit otherwise
+    asked = workshop.tuner.asked
+    again = prune_channels(network, settings, workshop).network
+    for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
+        assert (one == two).all()
+    assert workshop.tuner.asked == asked, "neither ranked nor fitted again"
     assert [path.read_text() for path in kept] == chosen
     prune_channels(network, ChannelsRecipe(keep=0.6, steps=1, epochs=0), workshop)
     assert len(list(workshop.work.rglob("step-*.json"))) == 3  # other settings, another choice

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smidgen.export.progress import stage
 from smidgen.export.pruning.cost import NetworkCost, cost_of
@@ -22,7 +23,7 @@ from smidgen.export.pruning.surgery import remove_channels
 from smidgen.export.recipe import ChannelsRecipe
 from smidgen.export.tensorflow_backend import keras
 from smidgen.export.workshop import PassResult, TuningWish, Workshop
-from smidgen.runtime.files import write_text
+from smidgen.runtime.files import replacing, write_text
 
 _IMAGES = 512
 _FLOOR = 0.5
@@ -162,7 +163,6 @@ def _between(start: float, end: float, done: float) -> float:
 
 def _cut(network: Any, step: int, course: _Course, history: _History) -> Any:
     """The network without what was chosen now, or by this step when it ran before; fitted."""
-    tuner, images = course.workshop.tuner, course.images
     dependencies = dependencies_of(network)
     path = course.work / f"step-{step}.json"
     if path.is_file():
@@ -173,11 +173,29 @@ def _cut(network: Any, step: int, course: _Course, history: _History) -> Any:
         removed = least_valuable(network, dependencies, importance, limits)
         write_text(path, json.dumps(removed.tolist()))
     smaller = remove_channels(network, dependencies, removed)
-    history.cut.append(tuner.validation_top1(smaller))
-    with stage(course.workshop.progress, "fit layers", course.workshop.seconds):
-        refit(smaller, network, dependencies, removed, images.sample)
-    history.fitted.append(tuner.validation_top1(smaller))
+    kept = path.with_suffix(".npz")
+    if not kept.is_file():
+        _fit(smaller, network, removed, course, kept)
+    with np.load(kept) as fitted:
+        cut_top1, fitted_top1 = fitted["top1"]
+        smaller.set_weights([fitted[f"{index}"] for index in range(len(smaller.get_weights()))])
+    history.cut.append(float(cut_top1))
+    history.fitted.append(float(fitted_top1))
     return smaller
+
+
+def _fit(
+    smaller: Any, larger: Any, removed: NDArray[np.int64], course: _Course, kept: Path
+) -> None:
+    """Fit what reads fewer channels; the weights, and top-1 before and after, go to ``kept``."""
+    workshop, tuner = course.workshop, course.workshop.tuner
+    top1 = [tuner.validation_top1(smaller)]
+    with stage(workshop.progress, "fit layers", workshop.seconds):
+        refit(smaller, larger, dependencies_of(larger), removed, course.images.sample)
+    top1.append(tuner.validation_top1(smaller))
+    weights = {f"{index}": array for index, array in enumerate(smaller.get_weights())}
+    with replacing(kept) as temporary:
+        np.savez(temporary, top1=np.array(top1), **weights)
 
 
 def _importance(network: Any, dependencies: Dependencies, course: _Course) -> Importance:
