@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,15 +63,10 @@ def inputs_of(
         yield [np.asarray(values) for values in (given if isinstance(given, list) else [given])]
 
 
-class Moments(NamedTuple):
-    """Of what a layer reads: mean ``(in,)`` and covariance ``(in, in)``, ``float64``."""
-
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-
-
-def moments_of(network: Any, names: Sequence[str], images: SampleImages) -> dict[str, Moments]:
-    """Of the inputs of each layer."""
+def covariances_of(
+    network: Any, names: Sequence[str], images: SampleImages
+) -> dict[str, NDArray[np.float64]]:
+    """Of the inputs of each layer, ``(in, in)``: means go into biases and do not count."""
     squares = {name: np.zeros(()) for name in names}
     sums = {name: np.zeros(()) for name in names}
     rows = dict.fromkeys(names, 0)
@@ -82,10 +77,7 @@ def moments_of(network: Any, names: Sequence[str], images: SampleImages) -> dict
             sums[name] = sums[name] + flat.sum(axis=0)
             rows[name] += len(flat)
     means = {name: sums[name] / rows[name] for name in names}
-    return {
-        name: Moments(mean, squares[name] / rows[name] - np.outer(mean, mean))
-        for name, mean in means.items()
-    }
+    return {name: squares[name] / rows[name] - np.outer(mean, mean) for name, mean in means.items()}
 
 
 def _spread(tensor: Any) -> Any:

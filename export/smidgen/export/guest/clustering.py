@@ -116,9 +116,7 @@ def _few_values(
     Weights of -1, 0 and 1 stay: the channel's range, and what is sparse.
     """
     problem = LeastSquares.of(given, wanted, kernel, 0.0)
-    fitted, offset = problem.best(has_offset=True)
-    if problem.error(fitted, offset) >= problem.error(kernel, np.zeros(len(offset))):
-        fitted, offset = kernel, np.zeros(len(offset))
+    fitted, _ = problem.best(has_offset=True)
     fitted = np.where((kernel == 0) | (np.abs(kernel) == 1), kernel, np.clip(fitted, -1, 1))
     rows = given.reshape(-1, given.shape[-1])
     covariance = np.cov(rows.T, bias=True)

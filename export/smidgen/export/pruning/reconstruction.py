@@ -89,14 +89,12 @@ def _fit(network: Any, name: str, wanted: _Matrix, images: SampleImages) -> floa
     kernel, offset = problem.best(has_offset=layer.use_bias or norm is not None)
     left = problem.error(kernel, offset)
     before = problem.error(problem.kernel, np.zeros(wanted.shape[-1]))
-    if not left < before:
-        return 1.0
     layer.kernel.assign(kernel.reshape(layer.kernel.shape).astype(np.float32))
     if layer.use_bias:
         layer.bias.assign((_bias(layer) + offset).astype(np.float32))
     elif norm is not None:
         norm.moving_mean.assign((np.asarray(norm.moving_mean) - offset).astype(np.float32))
-    return left / before
+    return left / before if before > 0 else 1.0
 
 
 def _norm_behind(layer: Any) -> Any:
@@ -138,7 +136,10 @@ class LeastSquares:
         return float(np.square(error).sum())
 
     def best(self, *, has_offset: bool) -> tuple[_Matrix, _Matrix]:
-        """Kernel and offset of the strength that does best on the images held out."""
+        """Kernel and offset of the strength that does best on the images held out.
+
+        What there is already stands among them: a fit that does not help is left away.
+        """
         x, y = self.given, self.wanted - self.given @ self.kernel
         x_mean = x.mean(axis=0) if has_offset else np.zeros(x.shape[1])
         y_mean = y.mean(axis=0) if has_offset else np.zeros(y.shape[1])
@@ -146,7 +147,8 @@ class LeastSquares:
         values, vectors = np.linalg.eigh(x.T @ x)
         turned = vectors.T @ (x.T @ (y - y_mean))
         unit = max(float(values.mean()), np.finfo(np.float64).tiny)
-        tried = []
+        nothing = np.zeros(y.shape[1])
+        tried = [(self.error(self.kernel, nothing), self.kernel, nothing)]
         for ridge in _RIDGES:
             change = vectors @ (turned / (np.maximum(values, 0) + ridge * unit)[:, None])
             kernel, offset = self.kernel + change, y_mean - x_mean @ change

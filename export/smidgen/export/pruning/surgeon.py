@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smidgen.export.graphs.readers import SampleImages, is_reader, matrix_of, moments_of
+from smidgen.export.graphs.readers import SampleImages, covariances_of, is_reader, matrix_of
 from smidgen.export.pruning.criteria import Importance
 from smidgen.export.pruning.dependencies import ChannelGroup, Dependencies
 from smidgen.export.tensorflow_backend import keras, tf
@@ -47,7 +47,7 @@ def surgeon(network: Any, dependencies: Dependencies, images: SampleImages) -> I
     names = tuple(dict.fromkeys(name for layers in readers.values() for name in layers))
     if not names:
         return {}
-    moments = moments_of(network, names, images)
+    covariances = covariances_of(network, names, images)
     curvatures = _curvatures(network, names, images)
     found = {}
     for group in dependencies.groups:
@@ -56,7 +56,7 @@ def surgeon(network: Any, dependencies: Dependencies, images: SampleImages) -> I
             place = {int(c): i for i, c in enumerate(dependencies.entering[name])}
             rows = np.array([place[int(channel)] for channel in group.channels])
             weights = matrix_of(network.get_layer(name))[rows] * np.sqrt(curvatures[name])
-            parts.append((weights, _inverse_of(moments[name].covariance, rows)))
+            parts.append((weights, _inverse_of(covariances[name], rows)))
         if parts:
             found[group.name] = _lost_in_turn(parts)
     return found
