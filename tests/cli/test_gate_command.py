@@ -113,6 +113,8 @@ def _middle() -> Preprocessing:
         (["a.onnx", "--against", ".", "--parity", "x"], "a number from 0 to 1, got 'x'"),
         (["a.onnx", "--against", ".", "--junit", "-"], "only --json can go to stdout"),
         (["a.onnx", "--against", ".", "--json", "."], ". is a folder"),
+        (["a.onnx", "--against", ".", "--json", "no/such.json"], "cannot write no/such.json"),
+        (["a.onnx", "--against", ".", "--junit", "/proc/x.xml"], "cannot write /proc/x.xml"),
     ],
 )
 def test_a_wrong_command_line_has_a_status_of_its_own(
@@ -174,15 +176,6 @@ def test_an_absent_class_and_a_doubtful_image_are_said(
     assert "no images of 1 labels: green" in captured.err
     assert "the same content is in the classes blue, red" in captured.err
     assert "60 from" in captured.out
-
-
-def test_no_place_for_the_results_is_one_line(
-    make_bundle: MakeBundle, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    old = make_bundle("old.onnx")
-    words = (old, "--against", old, "--images", photos, "--max-drop", 10)
-    assert gate(*words, "--junit", "/proc/nowhere/gate.xml") == 1
-    said(capsys, "cannot write /proc/nowhere/gate.xml")
 
 
 def test_the_candidate_must_come_from_the_run(

@@ -78,10 +78,8 @@ def test_the_table_the_files_and_what_to_try_next_are_printed(line: Line) -> Non
 
 
 def test_the_second_run_does_no_stage_again_and_prints_the_same(line: Line) -> None:
-    began = time.monotonic()
     again = smidgen(line.argv)
     assert again.status == 0, again.stderr
-    assert time.monotonic() - began < 10
     for stage in ("train", "export", "bench"):
         assert f"{stage}: done before" in again.stderr
     assert again.stdout.strip() == line.ended.stdout.strip()

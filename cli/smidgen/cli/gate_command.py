@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,10 +133,23 @@ def _check(arguments: argparse.Namespace) -> None:
         if name and not Path(name).is_dir():
             raise UsageError(f"{name}: no such folder")
     for name in (arguments.json, arguments.junit):
-        if name and name != _STDOUT and Path(name).is_dir():
-            raise UsageError(f"{name} is a folder: expected the name of a file to write")
+        if name and name != _STDOUT:
+            _check_can_be_written(Path(name))
     if arguments.junit == _STDOUT:
         raise UsageError("--junit -: expected the name of a file; only --json can go to stdout")
+
+
+def _check_can_be_written(path: Path) -> None:
+    """Before minutes of work: raises UsageError where the result could not be written."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: expected the name of a file to write")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror or error}; name a file in another folder"
+        ) from error
 
 
 def _models(arguments: argparse.Namespace) -> tuple[BundleModel, Model]:

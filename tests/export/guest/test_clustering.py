@@ -140,12 +140,12 @@ def test_starting_values():
     from smidgen.export.guest.clustering import starting_values
 
     weights = np.clip(np.random.default_rng(0).normal(0, 0.3, 5000), -1, 1).astype(np.float32)
-    values = starting_values(weights, 16, has_zero=False)
-    assert len(values) == 16 and (np.diff(values) > 0).all()
+    values = starting_values(weights, 15, has_zero=False)
+    assert len(values) == 15 and (np.diff(values) > 0).all()
     assert values[0] == -values[-1]
     assert np.diff(values).max() < 1.5 * np.diff(values).min(), "nearly evenly spaced"
     weights[::2] = 0
-    with_zero = starting_values(weights, 16, has_zero=True)
+    with_zero = starting_values(weights, 15, has_zero=True)
     assert len(with_zero) == 15 and with_zero[7] == 0
 
 

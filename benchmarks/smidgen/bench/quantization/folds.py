@@ -151,7 +151,7 @@ def _notes(rows: Sequence[Pooled], made: Sequence[Sequence[ExportedBundle]]) -> 
         if row.folds < len(made):
             notes.append(f"FAILED {row.name}: made in {row.folds} of {len(made)} folds.")
         if row.verdict == "undecided":
-            needed = "no number of" if row.needed is None else f"about {row.needed:,}"
+            needed = "over a million" if row.needed is None else f"about {row.needed:,}"
             notes.append(f"{row.name}: {needed} images would decide.")
     return notes
 

@@ -46,7 +46,7 @@ class Pooled:
 
     @property
     def needed(self) -> int | None:
-        """About how many images would decide; None: no number would."""
+        """About how many images would decide; None: over a million."""
         return images_needed(self.pairs, self.max_drop)
 
 

@@ -27,7 +27,7 @@ from smidgen.runtime.manifest import PairedDrop, Verdict, VerdictWord
 FLOAT_PARITY = 1e-4
 """Largest allowed difference of a probability between a float32 file and the float model."""
 
-_MOST_IMAGES = 100_000_000
+_MOST_IMAGES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def decide(low: float, high: float, max_drop: float) -> VerdictWord:
 
 
 def images_needed(pairs: Pairs, max_drop_points: float) -> Optional[int]:
-    """About how many images would decide, if the rates of this sample held; None: no number would.
+    """About how many images would decide, if the rates of this sample held; None: over a million.
 
     A sample of ``k`` times the images is taken to have ``k`` times the discordant pairs.
     """

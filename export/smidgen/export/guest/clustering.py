@@ -155,15 +155,15 @@ def clusterable(folded: Any) -> tuple[str, ...]:
 def starting_values(
     weights: NDArray[np.float32], count: int, *, has_zero: bool
 ) -> NDArray[np.float32]:
-    """``count`` values that weights of any shape in -1..1 are near to, ascending ``float32``.
+    """``count`` values, an odd number, near to weights in -1..1 of any shape; ascending ``float32``.
 
     Evenly spaced, then each moved to the mean of the weights that are nearest to it. For a file
     that is zipped this beats k-means: at the same entropy of the codes evenly spaced values err
     less (Gish and Pierce 1968). The outermost two are made equal in size, so that each channel
-    that has either of them has the same range. With ``has_zero`` the one in the middle is zero
-    (of an even ``count`` one is left out), and weights that are zero do not count.
+    that has either of them has the same range. With ``has_zero`` the one in the middle is zero,
+    and weights that are zero do not count.
     """
-    values = np.linspace(-1, 1, count - (has_zero and count % 2 == 0)).astype(float)
+    values = np.linspace(-1, 1, count)
     flat = np.sort(weights[weights != 0].ravel() if has_zero else weights.ravel()).astype(float)
     total = np.concatenate([[0.0], np.cumsum(flat)])
     edges = np.searchsorted(flat, (values[1:] + values[:-1]) / 2)
