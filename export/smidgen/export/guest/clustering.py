@@ -155,7 +155,7 @@ def clusterable(folded: Any) -> tuple[str, ...]:
 def starting_values(
     weights: NDArray[np.float32], count: int, *, has_zero: bool
 ) -> NDArray[np.float32]:
-    """``count`` values, an odd number, near to weights in -1..1 of any shape; ascending ``float32``.
+    """``count`` values (odd) near to weights in -1..1 of any shape, ascending ``float32``.
 
     Evenly spaced, then each moved to the mean of the weights that are nearest to it. For a file
     that is zipped this beats k-means: at the same entropy of the codes evenly spaced values err
