@@ -54,6 +54,7 @@ NEW_PARTS = (
     '"reference_percent":99.5},',
     '"worst_class":{"images":40,"label":"grün","reference_right":40,"right":31}',
     '"passes":[{"facts":{"groups":"4"},"name":"channels"}]',
+    '"temperature":1.0,',
     '"format_version":2,',
 )
 
@@ -73,6 +74,7 @@ def test_what_is_written_is_of_the_version_whose_keys_it_has() -> None:
     before = json.loads(VERSION_1)
     assert again.pop("format_version") == FORMAT_VERSION == 2
     assert again["provenance"].pop("passes") == []
+    assert again.pop("temperature") == 1.0
     del before["format_version"]
     assert again == before
 
@@ -87,7 +89,11 @@ def test_the_new_text_is_exact_and_reads_back(make_manifest: Callable[..., Any])
     for part in NEW_PARTS:
         assert part in text
     assert Manifest.from_json(text) == manifest
-    old = text.replace(NEW_PARTS[-2] + ",", "").replace('"format_version":2', '"format_version":1')
+    old = (
+        text.replace(NEW_PARTS[-3] + ",", "")
+        .replace(NEW_PARTS[-2], "")
+        .replace('"format_version":2', '"format_version":1')
+    )
     for part in NEW_PARTS[:3]:
         old = old.replace(part, "")
     for key in ('"gained":1,', '"classes_compared":3,', '"confidence_shift_points":-1.5,'):

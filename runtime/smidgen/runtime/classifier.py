@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional, Union
 import numpy as np
 
 from smidgen.runtime.bundle import Bundle
+from smidgen.runtime.decisions import calibrated
 from smidgen.runtime.engine import Engine
 from smidgen.runtime.engines import select_engine
 from smidgen.runtime.errors import ArgumentInvalid, EngineFailed, NotABundle
@@ -122,7 +123,7 @@ class Classifier:
             return ()
         pixels, spent = zip(*(self._timed_pixels(image) for image in images))
         start = time.perf_counter_ns()
-        scores = self.scores(np.stack(pixels))
+        scores = calibrated(self.scores(np.stack(pixels)), self.manifest.temperature)
         inference_ns = (time.perf_counter_ns() - start) // len(images)
         return tuple(
             self._answer(row, top, Timings(decode_ns, preprocess_ns, inference_ns))
@@ -130,7 +131,9 @@ class Classifier:
         )
 
     def scores(self, pixels: Pixels) -> Scores:
-        """The probabilities for input tensors, without decoding or resizing.
+        """The model's own probabilities for input tensors, without decoding or resizing.
+
+        ``classify`` applies the manifest's ``temperature`` to them.
 
         Args:
             pixels: ``(N, height, width, 3) uint8, RGB, 0..255`` as ``load_pixels`` makes them.

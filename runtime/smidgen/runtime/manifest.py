@@ -8,7 +8,7 @@ Unknown keys are an error: a newer manifest needs a newer runtime, and is told s
 
 Whatever adds a key or a choice raises ``FORMAT_VERSION`` with the next release, and gives the key a
 default, so that every older version still reads. Version 2 added ``provenance.passes``, the schemes
-beside float32 and int8, and what the Verdict says beyond top-1.
+beside float32 and int8, what the Verdict says beyond top-1, and ``temperature``.
 """
 
 from __future__ import annotations
@@ -216,8 +216,11 @@ class Manifest:
     minimum_runtime: dict[str, str] = dataclasses.field(default_factory=dict)
     golden: Optional[GoldenSample] = None
     verdict: Optional[Verdict] = None
+    temperature: float = setting(
+        1.0, help="divides the logits before an answer says how sure it is", low=0.01, high=100
+    )
     abstain_below: float = setting(
-        0.0, help="answers with a lower top score abstain", low=0, high=1
+        0.0, help="answers with a lower top score, after the temperature, abstain", low=0, high=1
     )
     format_version: int = FORMAT_VERSION
 
