@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from smidgen.runtime import Classifier, EngineFailed, EngineMissing, SmidgenError
+from smidgen.runtime.engine import EngineOptions
 from smidgen.runtime.engine_checks import MAX_THREADS, check_minimum, dequantize, stored_pixels
 from smidgen.runtime.engines import ENGINES, install_advice, select_engine
 from smidgen.runtime.fake import FakeEngine
@@ -95,7 +96,7 @@ def test_a_model_that_the_engine_refuses(make_bundle: MakeBundle, model_format: 
     manifest = Classifier(make_bundle(model_format)).manifest
     engine = ENGINES["litert" if model_format == "tflite" else "onnxruntime"]
     with pytest.raises(EngineFailed, match="refused the model") as caught:
-        engine.open(b"\x08\x08\x3a\x00" + bytes(64), manifest, 1)
+        engine.open(b"\x08\x08\x3a\x00" + bytes(64), manifest, EngineOptions())
     assert "\n" not in str(caught.value)
 
 

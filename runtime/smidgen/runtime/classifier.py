@@ -13,7 +13,7 @@ import numpy as np
 
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.decisions import calibrated
-from smidgen.runtime.engine import Engine
+from smidgen.runtime.engine import Engine, EngineOptions
 from smidgen.runtime.engines import select_engine
 from smidgen.runtime.errors import ArgumentInvalid, EngineFailed, NotABundle
 from smidgen.runtime.manifest import Manifest
@@ -88,7 +88,7 @@ class Classifier:
         engine = select_engine(backend, self.bundle.manifest)
         self.engine_name: str = engine.name
         self.engine_version: str = engine.version()
-        self._session = engine.open(self.bundle.data, self.bundle.manifest, threads)
+        self._session = engine.open(self.bundle.data, self.bundle.manifest, EngineOptions(threads))
 
     @property
     def manifest(self) -> Manifest:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from smidgen.runtime.engine_checks import ModelFormat
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
     Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine shall run a Bundle. What an engine does not have, it refuses.
+
+    ``threads``: CPU threads of one inference, 1 to 256. ``delegates`` (TFLite engines): names, or
+    paths of libraries. ``providers`` (ONNX Runtime): execution providers, the preferred one first;
+    none is the CPU.
+    """
+
+    threads: int = 1
+    delegates: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -59,6 +74,6 @@ class Engine(Protocol):
         """The installed version, ``"unknown"`` where the library does not tell."""
         ...
 
-    def open(self, data: bytes, manifest: Manifest, threads: int) -> Session:
+    def open(self, data: bytes, manifest: Manifest, options: EngineOptions) -> Session:
         """Load the model file ``data``. Raises EngineMissing or EngineFailed."""
         ...

@@ -12,7 +12,7 @@ from smidgen.runtime.errors import EngineFailed, EngineMissing
 from smidgen.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
-    from smidgen.runtime.engine import Pixels, Scores, Session
+    from smidgen.runtime.engine import EngineOptions, Pixels, Scores, Session
 
 
 def brightness_scores(pixels: Pixels, classes: int) -> Scores:
@@ -50,10 +50,10 @@ class FakeEngine:
         """See Engine."""
         return self.reported_version
 
-    def open(self, data: bytes, manifest: Manifest, threads: int) -> Session:
+    def open(self, data: bytes, manifest: Manifest, options: EngineOptions) -> Session:
         """See Engine; the model's bytes are not looked at."""
         del data
-        check_threads(threads)
+        check_threads(options.threads)
         return FakeSession(self, len(manifest.labels))
 
 

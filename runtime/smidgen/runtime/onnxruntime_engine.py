@@ -23,7 +23,7 @@ from smidgen.runtime.errors import EngineFailed
 from smidgen.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
-    from smidgen.runtime.engine import Pixels, Scores, Session
+    from smidgen.runtime.engine import EngineOptions, Pixels, Scores, Session
 
 _ONNX_TYPES = {
     "tensor(uint8)": "uint8",
@@ -51,18 +51,18 @@ class OnnxRuntimeEngine:
         """See Engine."""
         return installed_version("onnxruntime", "onnxruntime")
 
-    def open(self, data: bytes, manifest: Manifest, threads: int) -> Session:
+    def open(self, data: bytes, manifest: Manifest, options: EngineOptions) -> Session:
         """See Engine."""
-        check_threads(threads)
+        check_threads(options.threads)
         check_minimum(self.name, self.version(), "onnxruntime", manifest)
         onnxruntime = import_library(self.name, "onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
         try:
             inner = onnxruntime.InferenceSession(
-                data, sess_options=options, providers=["CPUExecutionProvider"]
+                data, sess_options=settings, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its own classes, which derive from Exception alone
             raise failed(self.name, "refused the model", error) from error

@@ -23,7 +23,7 @@ from smidgen.runtime.errors import EngineFailed
 from smidgen.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
-    from smidgen.runtime.engine import Pixels, Scores, Session
+    from smidgen.runtime.engine import EngineOptions, Pixels, Scores, Session
 
 _SCALE_RELATIVE_TOLERANCE = 1e-5
 
@@ -54,13 +54,13 @@ class TfliteEngine:
         """See Engine."""
         return installed_version(self.distribution, self.module)
 
-    def open(self, data: bytes, manifest: Manifest, threads: int) -> Session:
+    def open(self, data: bytes, manifest: Manifest, options: EngineOptions) -> Session:
         """See Engine."""
-        check_threads(threads)
+        check_threads(options.threads)
         check_minimum(self.name, self.version(), self.numbering, manifest)
         interpreter_class = self._interpreter_class()
         try:
-            interpreter = interpreter_class(model_content=data, num_threads=threads)
+            interpreter = interpreter_class(model_content=data, num_threads=options.threads)
             interpreter.allocate_tensors()
         except Exception as error:  # RuntimeError, ValueError, ... by wheel and version
             raise failed(self.name, "refused the model", error) from error
