@@ -1,35 +1,35 @@
 """The Bundle: one model file that carries its Manifest, opened with its bytes checked.
 
-Format, in short:
+Format, in short (``container.py`` reads and writes it):
 
-- ``.tflite``: a TFLite flatbuffer (``TFL3`` at byte 4) with a zip archive appended, which holds
-  ``labels.txt`` (one label a line, UTF-8) and ``smidgen.json``, both stored without compression.
-  The *payload* is every byte before the archive.
+- ``.tflite``: a TFLite flatbuffer with a zip archive appended, which holds ``labels.txt`` (one
+  label a line, UTF-8), ``smidgen.json`` and, where it is signed, ``smidgen.sig``, stored without
+  compression. The *payload* is every byte before the archive.
 - ``.onnx``: a protobuf ``ModelProto`` whose ``metadata_props`` (field 14) has the keys
-  ``smidgen.manifest`` and ``smidgen.manifest_sha256``. The *payload* is the
-  concatenation of the top-level records whose field number is not 14, tags included, in file
-  order.
+  ``smidgen.manifest``, ``smidgen.manifest_sha256`` and, where it is signed,
+  ``smidgen.signature``. The *payload* is the concatenation of the top-level records whose field
+  number is not 14, tags included, in file order.
 
-``Manifest.payload_sha256`` is the hash of the payload. The readers here take any bytes: every
-length is checked before it is used, and whatever is wrong ends in one ``BundleError``.
+``Manifest.payload_sha256`` is the hash of the payload. Any bytes may be opened: whatever is wrong
+ends in one ``BundleError``. What a right hash does not say is that the model means well: who can
+write the model can write the manifest too. For files from others there are ``trusted_key`` (see
+``signatures.py``) and engines in a child process (``isolation.py``).
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import os
+import re
 import stat
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
-from smidgen.runtime.errors import BundleDamaged, NotABundle
+from smidgen.runtime import container
+from smidgen.runtime.container import Container, model_format
+from smidgen.runtime.errors import BundleDamaged, BundleError, NotABundle
 from smidgen.runtime.manifest import (
     LABELS_FILE,
     MANIFEST_FILE,
@@ -38,31 +38,34 @@ from smidgen.runtime.manifest import (
     Manifest,
 )
 
-MAX_BYTES = 1 << 31
-"""Neither flatbuffers nor protobuf messages may be larger than 2 GiB."""
+if TYPE_CHECKING:
+    from smidgen.runtime.signatures import KeySource
 
-_IR_VERSION_FIELD = 1
-_GRAPH_FIELD = 7
-_METADATA_FIELD = 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_BAD_ZIP = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    KeyError,
-    IndexError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
+__all__ = [
+    "MAX_BYTES",
+    "Bundle",
+    "labels_text",
+    "model_format",
+    "onnx_properties",
+    "payload_of",
+    "payload_sha256",
+]
+
+MAX_BYTES = 1 << 29
+"""512 MiB. EfficientNetV2-L in float32, the largest that is exported, takes 475 MB."""
+
 _NO_MANIFEST = (
     "it is a model but not a smidgen Bundle (or was cut short): "
     "export it with `smidgen export`, or copy it again"
 )
+_LONG_NUMBER = re.compile(rb"[\[:,\s-][0-9]{400}")
+"""Python before 3.9.14 and 3.10.7 takes quadratic time for them."""
+_CONTROL = re.compile(
+    r"[\x7f-\x9f\u2028\u2029]|(?<!\\)(?:\\\\)*\\(?:[bfr]|u(?:00[0189]|007f|202[89]|d[89a-f]))", re.I
+)
+"""Characters that steer a terminal or end a line, as they are or escaped in JSON; ``\\n`` and
+``\\t`` are not among them: the recipe has them. Halves of surrogate pairs cannot be printed."""
+_NOT_IN_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -84,32 +87,31 @@ class Bundle:
         return len(self.data)
 
     @classmethod
-    def open(cls, path: Union[str, os.PathLike[str]]) -> Bundle:
+    def open(
+        cls, path: Union[str, os.PathLike[str]], *, trusted_key: Optional[KeySource] = None
+    ) -> Bundle:
         """Read and check the whole file.
+
+        Args:
+            path: a file of at most MAX_BYTES.
+            trusted_key: only a Bundle that was signed with this key's private half opens: see
+                ``signatures.TrustedKey.of`` for what may be given. Nothing but the place of the
+                manifest is looked at before its signature was verified.
 
         Raises:
             NotABundle: no such file, another kind of file, or a model without a manifest.
             BundleDamaged: cut short, or changed after it was written.
+            BundleUntrusted: not signed with the trusted key, or
+                has bytes that nothing vouches for.
+            SigningMissing: a key was given, and the package that verifies is not installed.
+            ArgumentInvalid: ``trusted_key`` is not a key.
         """
         file = Path(path)
-        data = _read(file)
         try:
-            manifest = _checked_manifest(data)
-        except NotABundle as error:
-            raise NotABundle(f"{file}: {error}") from error
-        except BundleDamaged as error:
-            raise BundleDamaged(f"{file}: {error}") from error
-        return cls(file, manifest, data)
-
-
-def model_format(data: bytes) -> str:
-    """``"tflite"`` or ``"onnx"``, from the first bytes. Raises NotABundle for anything else."""
-    if data[4:8] == b"TFL3":
-        return "tflite"
-    if _looks_like_onnx(data):
-        return "onnx"
-    found = f"{len(data)} bytes that start with {data[:8]!r}" if data else "an empty file"
-    raise NotABundle(f"{found}: expected a .tflite or .onnx file made by `smidgen export`")
+            data = _read(file)
+            return cls(file, _checked_manifest(data, trusted_key), data)
+        except BundleError as error:
+            raise type(error)(f"{_shown(file)}: {error}") from error
 
 
 def payload_of(data: bytes) -> bytes:
@@ -117,15 +119,17 @@ def payload_of(data: bytes) -> bytes:
 
     Works on models that have no manifest yet. Raises NotABundle or BundleDamaged.
     """
-    return b"".join(_payload_pieces(data))
+    return b"".join(data[begin:end] for begin, end in container.read(data).payload)
 
 
 def payload_sha256(data: bytes) -> str:
     """SHA-256 of ``payload_of(data)``, without copying it. Raises NotABundle or BundleDamaged."""
-    digest = hashlib.sha256()
-    for piece in _payload_pieces(data):
-        digest.update(piece)
-    return digest.hexdigest()
+    return _sha256_of_payload(data, container.read(data))
+
+
+def labels_text(manifest: Manifest) -> bytes:
+    """The content of ``labels.txt``."""
+    return "".join(f"{label}\n" for label in manifest.labels).encode("utf-8", "surrogatepass")
 
 
 def onnx_properties(manifest: Manifest) -> dict[str, str]:
@@ -137,55 +141,43 @@ def onnx_properties(manifest: Manifest) -> dict[str, str]:
     }
 
 
-class _Record(NamedTuple):
-    """One field of a protobuf message: positions in the data; ``value`` is set for varints."""
-
-    number: int
-    wire: int
-    start: int
-    body: int
-    end: int
-    value: int
-
-
 def _read(file: Path) -> bytes:
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise NotABundle(f"{file}: not a file; expected a .tflite or .onnx Bundle")
-        if status.st_size > MAX_BYTES:
-            raise NotABundle(f"{file}: {status.st_size} bytes; a Bundle has at most {MAX_BYTES}")
-        return file.read_bytes()
+        # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
+        handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+        with open(handle, "rb") as stream:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotABundle("not a file; expected a .tflite or .onnx Bundle")
+            if status.st_size > MAX_BYTES:
+                raise NotABundle(f"{status.st_size} bytes; a Bundle has at most {MAX_BYTES}")
+            return stream.read(status.st_size)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise NotABundle(f"{file}: cannot be opened ({reason}); check the path") from error
+        raise NotABundle(f"cannot be opened ({reason}); check the path") from error
 
 
-def _checked_manifest(data: bytes) -> Manifest:
-    kind = model_format(data)
-    if kind == "tflite":
-        files = _zip_files(data)
-        manifest = _parse_manifest(files.get(MANIFEST_FILE))
-        if files.get(LABELS_FILE) is None:
-            raise BundleDamaged(f"{LABELS_FILE} is missing; export the model again")
-        labels = _text(files[LABELS_FILE], LABELS_FILE).rstrip("\n").split("\n")
-        if labels != list(manifest.labels):
-            raise BundleDamaged(
-                f"{LABELS_FILE} ({len(labels)} labels) differs from the manifest's "
-                f"{len(manifest.labels)} labels; export the model again"
-            )
-    else:
-        text = _onnx_property(data, ONNX_MANIFEST_KEY)
-        manifest = _parse_manifest(text)
-        expected = hashlib.sha256(text or b"").hexdigest().encode("ascii")
-        if _onnx_property(data, ONNX_MANIFEST_HASH_KEY) != expected:
-            raise BundleDamaged("the manifest was changed after it was written; copy it again")
+_BINARY: int = getattr(os, "O_BINARY", 0)  # Windows
+
+
+def _checked_manifest(data: bytes, trusted_key: Optional[KeySource]) -> Manifest:
+    parts = container.read(data)
+    kind = parts.model_format
+    text = parts.texts.get(MANIFEST_FILE if kind == "tflite" else ONNX_MANIFEST_KEY)
+    if trusted_key is not None:
+        from smidgen.runtime import signatures
+
+        signatures.verify(data, parts, trusted_key)
+    if text is None:
+        raise NotABundle(_NO_MANIFEST)
+    manifest = _parse_manifest(text)
+    _check_copy(manifest, text, parts)
     if manifest.model_format != kind:
         raise NotABundle(
             f"the manifest is for a .{manifest.model_format} file, this one is .{kind}; "
             "export the model again"
         )
-    found = payload_sha256(data)
+    found = _sha256_of_payload(data, parts)
     if found != manifest.payload_sha256:
         raise BundleDamaged(
             f"the model was changed after it was written (SHA-256 {found[:12]}..., manifest "
@@ -194,147 +186,43 @@ def _checked_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def _parse_manifest(content: Optional[bytes]) -> Manifest:
-    if content is None:
-        raise NotABundle(_NO_MANIFEST)
-    return Manifest.from_json(_text(content, "the manifest"))
-
-
-def _text(content: bytes, what: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BundleDamaged(f"{what} is not UTF-8 text; copy or export the file again") from error
-
-
-def _payload_pieces(data: bytes) -> Iterator[memoryview]:
-    view = memoryview(data)
-    if model_format(data) == "tflite":
-        yield view[: _zip_start(data)]
-        return
-    for record in _onnx_records(data):
-        if record.number != _METADATA_FIELD:
-            yield view[record.start : record.end]
-
-
-# --- .tflite: the zip archive behind the flatbuffer -------------------------------------------
-
-
-def _zip_start(data: bytes) -> int:
-    """Where the appended archive begins: ``len(data)`` where there is none."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        return len(data)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            starts = [info.header_offset for info in archive.infolist()]
-    except _BAD_ZIP as error:
-        raise _damaged_zip(error) from error
-    start = min(starts, default=len(data))
-    if not 8 <= start <= len(data):
-        raise _damaged_zip(ValueError(f"it begins at byte {start}"))
-    return start
-
-
-def _zip_files(data: bytes) -> dict[str, bytes]:
-    """The manifest and the label file of the appended archive, CRC checked; {} without archive."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        return {}
-    files: dict[str, bytes] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                if info.filename not in (MANIFEST_FILE, LABELS_FILE):
-                    continue
-                if info.filename in files:
-                    raise zipfile.BadZipFile(f"{info.filename} is there twice")
-                stored = info.compress_type == zipfile.ZIP_STORED
-                if not stored or info.file_size != info.compress_size:
-                    raise zipfile.BadZipFile(f"{info.filename} is not stored plainly")
-                files[info.filename] = archive.read(info)
-    except _BAD_ZIP as error:
-        raise _damaged_zip(error) from error
-    return files
-
-
-def _damaged_zip(error: BaseException) -> BundleDamaged:
-    return BundleDamaged(
-        f"the archive behind the model is damaged ({error}); copy or export the file again"
-    )
-
-
-# --- .onnx: the top level of a protobuf message -------------------------------------------------
-
-
-def _looks_like_onnx(data: bytes) -> bool:
-    """ModelProto starts with ``ir_version`` (field 1, a varint), which is a small number."""
-    try:
-        first = next(_records(data, 0, len(data)), None)
-    except BundleDamaged:
-        return False
-    return first is not None and first.number == _IR_VERSION_FIELD and 1 <= first.value < 256
-
-
-def _onnx_records(data: bytes) -> list[_Record]:
-    records = list(_records(data, 0, len(data)))
-    graphs = [record for record in records if record.number == _GRAPH_FIELD]
-    if len(graphs) != 1 or graphs[0].wire != _BYTES:
-        raise BundleDamaged(f"{len(graphs)} graphs in the ONNX file, expected 1; copy it again")
-    return records
-
-
-def _onnx_property(data: bytes, key: str) -> Optional[bytes]:
-    """The ``metadata_props`` value of ``key``, None where there is none."""
-    found: Optional[bytes] = None
-    for record in _onnx_records(data):
-        if record.number != _METADATA_FIELD:
-            continue
-        if record.wire != _BYTES:
-            raise BundleDamaged("a metadata entry of the ONNX file is malformed; copy it again")
-        entry = {
-            part.number: data[part.body : part.end]
-            for part in _records(data, record.body, record.end)
-            if part.wire == _BYTES
-        }
-        if entry.get(1) == key.encode("utf-8"):
-            if found is not None:
-                raise BundleDamaged(f"the metadata entry {key} is there twice; export it again")
-            found = entry.get(2, b"")
-    return found
-
-
-def _records(data: bytes, position: int, end: int) -> Iterator[_Record]:
-    """The fields of the protobuf message in ``data[position:end]``. Raises BundleDamaged."""
-    while position < end:
-        start = position
-        tag, position = _varint(data, position, end)
-        number, wire = tag >> 3, tag & 7
-        value = 0
-        body = position
-        if wire == _VARINT:
-            value, position = _varint(data, position, end)
-        elif wire == _BYTES:
-            length, body = _varint(data, position, end)
-            position = body + length
-        elif wire in (_FIXED64, _FIXED32):
-            position += 8 if wire == _FIXED64 else 4
-        if number == 0 or wire not in (_VARINT, _FIXED64, _BYTES, _FIXED32):
-            raise BundleDamaged(f"no protobuf field at byte {start}; copy or export the file again")
-        if position > end:
+def _check_copy(manifest: Manifest, text: bytes, parts: Container) -> None:
+    """What is there twice: the labels in a .tflite, the manifest's hash in an .onnx."""
+    if parts.model_format == "tflite":
+        labels = parts.texts.get(LABELS_FILE)
+        if labels is None:
+            raise BundleDamaged(f"{LABELS_FILE} is missing; export the model again")
+        if labels != labels_text(manifest):
             raise BundleDamaged(
-                f"cut short: a field at byte {start} needs {position - end} more bytes; "
-                "copy or export the file again"
+                f"{LABELS_FILE} differs from the manifest's {len(manifest.labels)} labels; "
+                "export the model again"
             )
-        yield _Record(number, wire, start, body, position, value)
+    elif parts.texts.get(ONNX_MANIFEST_HASH_KEY) != hashlib.sha256(text).hexdigest().encode():
+        raise BundleDamaged("the manifest was changed after it was written; copy it again")
 
 
-def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """A base-128 number of at most 10 bytes and the position behind it."""
-    value = 0
-    for index in range(10):
-        if position + index >= end:
-            raise BundleDamaged(f"cut short inside a number at byte {position}; copy it again")
-        byte = data[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise BundleDamaged(f"no number at byte {position}; copy or export the file again")
+def _parse_manifest(content: bytes) -> Manifest:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleDamaged(
+            "the manifest is not UTF-8 text; copy or export the file again"
+        ) from error
+    if _LONG_NUMBER.search(content):
+        raise NotABundle("the manifest has a number of 400 digits; export the model again")
+    manifest = Manifest.from_json(text)
+    if _CONTROL.search(text) or _NOT_IN_LINE.search("".join((manifest.name, *manifest.labels))):
+        raise NotABundle("the manifest has control characters in its texts; export the model again")
+    return manifest
+
+
+def _sha256_of_payload(data: bytes, parts: Container) -> str:
+    digest, view = hashlib.sha256(), memoryview(data)
+    for begin, end in parts.payload:
+        digest.update(view[begin:end])
+    return digest.hexdigest()
+
+
+def _shown(file: Path) -> str:
+    """The path as part of one line that every terminal can show."""
+    return _NOT_IN_LINE.sub("?", str(file))

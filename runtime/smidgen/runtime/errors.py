@@ -5,7 +5,9 @@
         ├── SchemaError           a mapping (recipe, manifest) does not fit its dataclass
         ├── BundleError           the file is not a Bundle that can be trusted
         │   ├── NotABundle        another kind of file, or a model without a manifest
-        │   └── BundleDamaged     cut short or changed after it was written
+        │   ├── BundleDamaged     cut short or changed after it was written
+        │   └── BundleUntrusted   not signed with the trusted key
+        ├── SigningMissing        the package that signs and verifies is not installed
         ├── ImageError            the picture cannot become an input tensor
         │   ├── ImageUnreadable   corrupt, truncated or of an unknown format
         │   ├── ImageTooLarge     more pixels than the limit (a decompression bomb)
@@ -15,6 +17,9 @@
         │   └── EngineFailed      installed, but refused or failed on this Bundle
         ├── ArgumentInvalid       a value passed to a function is not allowed (also a ValueError)
         ├── SelfTestFailed        the golden sample does not come out as it should
+        ├── StoreError            a folder of models on a device
+        │   ├── StoreEmpty        holds no model that is intact
+        │   └── StoreBusy         another process is changing it
         └── OutputError           a result file cannot be written (disk full, no permission)
 
 Messages give the value, what was allowed, and the next step, in one line.
@@ -46,6 +51,14 @@ class NotABundle(BundleError):
 
 class BundleDamaged(BundleError):
     """The file was cut short, or changed after it was written."""
+
+
+class BundleUntrusted(BundleError):
+    """The file was not signed with the trusted key, or holds bytes that nothing vouches for."""
+
+
+class SigningMissing(RuntimeRoomError):
+    """The package that signs and verifies is not installed."""
 
 
 class ImageError(RuntimeRoomError):
@@ -86,3 +99,15 @@ class SelfTestFailed(RuntimeRoomError):
 
 class OutputError(RuntimeRoomError):
     """A result file could not be written."""
+
+
+class StoreError(RuntimeRoomError):
+    """A folder of models on a device cannot do what was asked."""
+
+
+class StoreEmpty(StoreError):
+    """The store holds no model that is intact."""
+
+
+class StoreBusy(StoreError):
+    """Another process is changing the store."""
