@@ -1,7 +1,6 @@
 """What a measurement must say about the machine that it was taken on.
 
-Read from ``/proc`` and ``/sys`` where there are such folders (Linux); elsewhere from Python's
-``platform`` module, with 0 or an empty text for what cannot be known.
+What the runtime's ``machine`` tells, and what only a measurement needs: host, kernel, load.
 """
 
 from __future__ import annotations
@@ -12,29 +11,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-FLAGS_OF_INTEREST = (
-    # x86: what int8 and float kernels choose between
-    "sse4_1",
-    "avx",
-    "avx2",
-    "fma",
-    "f16c",
-    "avx512f",
-    "avx512bw",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    # arm
-    "neon",
-    "asimd",
-    "asimddp",
-    "asimdhp",
-    "i8mm",
-    "bf16",
-    "sve",
-    "sve2",
-)
+from smidgen.runtime import machine
 
 
 @dataclass(frozen=True)
@@ -68,70 +45,27 @@ class DeviceFacts:
 
 def gather(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> DeviceFacts:
     """The facts of the machine that this process runs on. Never raises for what is missing."""
-    cpu = _cpuinfo(_read(proc / "cpuinfo"))
-    flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
+    here = machine.gather(proc, sys)
     return DeviceFacts(
         host=socket.gethostname(),
-        cpu_model=_cpu_model(cpu, _read(proc / "device-tree" / "model")),
-        cores=_usable_cores(),
-        cpu_flags=tuple(flag for flag in FLAGS_OF_INTEREST if flag in flags),
-        memory_bytes=_memory_bytes(_read(proc / "meminfo")),
-        architecture=platform.machine(),
-        os=_os_name(),
+        cpu_model=here.cpu_model,
+        cores=here.usable_cores,
+        cpu_flags=here.cpu_flags,
+        memory_bytes=here.memory_bytes,
+        architecture=here.architecture,
+        os=here.os,
         kernel=platform.release(),
         python=platform.python_version(),
-        governor=_read(sys / "devices/system/cpu/cpu0/cpufreq/scaling_governor").strip(),
-        load_average_1min=_load_average(_read(proc / "loadavg")),
+        governor=here.governor,
+        load_average_1min=_load_average(proc / "loadavg"),
     )
 
 
-def _read(path: Path) -> str:
+def _load_average(file: Path) -> float:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _cpuinfo(text: str) -> dict[str, str]:
-    """The keys of ``/proc/cpuinfo``, each with its first value."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon:
-            found.setdefault(key.strip(), value.strip())
-    return found
-
-
-def _cpu_model(cpu: dict[str, str], board: str) -> str:
-    """x86 names the CPU; on ARM boards the device tree or the ``Model`` line names the board."""
-    name = cpu.get("model name") or cpu.get("Model") or board.strip("\0\n ") or cpu.get("Hardware")
-    return name or platform.processor()
-
-
-def _usable_cores() -> int:
-    """The cores that this process may use, not all that the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 0
-
-
-def _memory_bytes(meminfo: str) -> int:
-    for line in meminfo.splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _os_name() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
-    except (OSError, AttributeError):
-        return f"{platform.system()} {platform.release()}".strip()
-
-
-def _load_average(text: str) -> float:
-    if text:
-        return float(text.split(maxsplit=1)[0])
+        return float(file.read_text(encoding="ascii").split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        pass
     try:
         return os.getloadavg()[0]
     except (OSError, AttributeError):

@@ -18,7 +18,7 @@ from smidgen.runtime import __version__, streams
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classification, Classifier
 from smidgen.runtime.engines import ENGINES
-from smidgen.runtime.errors import ImageError, SelfTestFailed, SmidgenError
+from smidgen.runtime.errors import EngineMissing, ImageError, SelfTestFailed, SmidgenError
 from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping
 from smidgen.runtime.selftest import examine
@@ -78,7 +78,14 @@ def parser() -> argparse.ArgumentParser:
             "--backend", default="auto", help=f"auto, {', '.join(ENGINES)} (default: auto)"
         )
         command.add_argument("--threads", type=_at_least(1), default=1, help="CPU threads (1)")
-    for command in (classify, selftest, info, bench):
+    doctor = commands.add_parser("doctor", help="show what this machine can run and what it lacks")
+    doctor.add_argument("models", metavar="MODEL", nargs="*", help="Bundles to try on each engine")
+    doctor.add_argument(
+        "--backend", choices=("auto", *ENGINES), default="auto", help="try this engine alone"
+    )
+    doctor.set_defaults(do=_doctor)
+
+    for command in (classify, selftest, info, bench, doctor):
         command.add_argument("--json", action="store_true", help="one JSON object a line")
     return top
 
@@ -200,6 +207,28 @@ def _bench(options: argparse.Namespace) -> int:
         print(
             f"  {name[:-3]:<16} {statistics.median(values) / 1e6:9.2f} ms (median of {len(values)})"
         )
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import shutil
+    import textwrap
+
+    from smidgen.runtime import doctor
+
+    chosen = tuple(ENGINES) if options.backend == "auto" else (options.backend,)
+    report = doctor.examine(options.models, backends=chosen)
+    if options.json:
+        _print_json({**as_mapping(report), "can_run": report.can_run})
+    width = max(40, shutil.get_terminal_size().columns)
+    for title, text in () if options.json else doctor.screen(report):
+        lines = textwrap.wrap(
+            text, width - 12, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+        )
+        print("\n".join(f"{title if line is lines[0] else '':<11} {line}" for line in lines))
+    if not report.can_run:
+        what = "one of the Bundles" if report.bundles else "Bundles"
+        raise EngineMissing(f"no engine here runs {what}; the report says why and what to install")
     return 0
 
 
