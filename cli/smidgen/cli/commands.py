@@ -21,6 +21,7 @@ from smidgen.cli import (
     predict_command,
     preflight_command,
     run_command,
+    sign_command,
     train_command,
 )
 from smidgen.cli.errors import UsageError
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "predict": cast(Command, predict_command),
     "inspect": cast(Command, inspect_command),
     "debug": cast(Command, debug_command),
+    "sign": cast(Command, sign_command),
 }
 
 _DESCRIPTION = "A folder of images in; a tiny, verified image classifier out."

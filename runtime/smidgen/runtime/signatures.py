@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Union
 
-from smidgen.runtime.container import Container, read, texts_as_stored
-from smidgen.runtime.errors import ArgumentInvalid, BundleUntrusted, NotABundle, SigningMissing
+from smidgen.runtime.container import Container, texts_as_stored
+from smidgen.runtime.errors import ArgumentInvalid, BundleUntrusted, SigningMissing
 from smidgen.runtime.manifest import (
     LABELS_FILE,
     MANIFEST_FILE,
@@ -33,7 +33,7 @@ NAMES = {
     "tflite": (LABELS_FILE, MANIFEST_FILE, "smidgen.sig"),
     "onnx": (ONNX_MANIFEST_KEY, ONNX_MANIFEST_HASH_KEY, "smidgen.signature"),
 }
-_MANIFEST = {"tflite": MANIFEST_FILE, "onnx": ONNX_MANIFEST_KEY}
+MANIFESTS = {"tflite": MANIFEST_FILE, "onnx": ONNX_MANIFEST_KEY}
 _SPKI_OF_ED25519 = bytes.fromhex("302a300506032b6570032100")  # RFC 8410
 _MAX_KEY_BYTES = 10_000
 _PEM = re.compile(rb"\s*-----BEGIN PUBLIC KEY-----([\sA-Za-z0-9+/=]+)-----END PUBLIC KEY-----\s*")
@@ -87,16 +87,16 @@ def verify(data: bytes, parts: Container, trusted_key: KeySource) -> None:
     Raises:
         BundleUntrusted, SigningMissing, ArgumentInvalid: see ``Bundle.open``.
     """
-    key = TrustedKey.of(trusted_key)
-    library, kind = _library(), parts.model_format
-    manifest, signature = parts.texts.get(_MANIFEST[kind]), parts.texts.get(NAMES[kind][2])
+    key, ed25519 = TrustedKey.of(trusted_key), library()
+    kind = parts.model_format
+    manifest, signature = parts.texts.get(MANIFESTS[kind]), parts.texts.get(NAMES[kind][2])
     if manifest is None or signature is None:
         raise BundleUntrusted(
             f"not signed, and only files signed with the key {key.fingerprint} are trusted; "
             "get the signed file, or sign it with `smidgen sign`"
         )
     try:
-        public = library.Ed25519PublicKey.from_public_bytes(key.raw)
+        public = ed25519.Ed25519PublicKey.from_public_bytes(key.raw)
         raw = base64.b64decode(signature, validate=True)
         public.verify(raw, DOMAIN + manifest)
     except Exception as error:  # InvalidSignature, ValueError: whatever it is, it is no proof
@@ -113,52 +113,6 @@ def verify(data: bytes, parts: Container, trusted_key: KeySource) -> None:
         )
 
 
-def signed(data: bytes, private_pem: bytes) -> bytes:
-    """The Bundle ``data`` with a signature, in place of any it had.
-
-    Files of the archive and ``metadata_props`` that are not smidgen's are left out. Equal input
-    gives equal bytes. Whether the Bundle is sound is not looked at: open it before.
-
-    Args:
-        data: of a Bundle, signed or not.
-        private_pem: an Ed25519 private key without password, PEM (PKCS 8).
-
-    Raises:
-        NotABundle, BundleDamaged: no manifest to sign.
-        ArgumentInvalid: not such a key.
-        SigningMissing: the package is not installed.
-    """
-    key, parts = _private_key(private_pem), read(data)
-    kind = parts.model_format
-    *names, signature_name = NAMES[kind]
-    if not all(name in parts.texts for name in names):
-        raise NotABundle("a model without manifest cannot be signed; export it first")
-    texts = {name: parts.texts[name] for name in names}
-    texts[signature_name] = base64.b64encode(key.sign(DOMAIN + texts[_MANIFEST[kind]]))
-    payload = b"".join(data[begin:end] for begin, end in parts.payload)
-    return payload + texts_as_stored(kind, texts, len(payload))
-
-
-def public_key_of(private_pem: bytes) -> TrustedKey:
-    """What verifies the signatures of this private key. Raises ArgumentInvalid, SigningMissing."""
-    return TrustedKey(_private_key(private_pem).public_key().public_bytes_raw())
-
-
-def new_key_pair() -> tuple[bytes, bytes]:
-    """A new private key (PKCS 8, no password) and its public key, both PEM.
-
-    Raises SigningMissing.
-    """
-    key = _library().Ed25519PrivateKey.generate()
-    from cryptography.hazmat.primitives import serialization as form
-
-    pem = form.Encoding.PEM
-    return (
-        key.private_bytes(pem, form.PrivateFormat.PKCS8, form.NoEncryption()),
-        key.public_key().public_bytes(pem, form.PublicFormat.SubjectPublicKeyInfo),
-    )
-
-
 def read_key_file(path: Union[str, os.PathLike[str]]) -> bytes:
     """The content of a key file. Raises ArgumentInvalid."""
     try:
@@ -170,23 +124,8 @@ def read_key_file(path: Union[str, os.PathLike[str]]) -> bytes:
     return content
 
 
-def _private_key(pem: bytes) -> Any:
-    library = _library()
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except Exception as error:  # ValueError, TypeError for a password, UnsupportedAlgorithm
-        raise ArgumentInvalid(
-            "not a private key: expected PEM (PKCS 8) without a password, as "
-            "`smidgen sign --new-key` writes it"
-        ) from error
-    if not isinstance(key, library.Ed25519PrivateKey):
-        raise ArgumentInvalid("not an Ed25519 key; make one with `smidgen sign --new-key`")
-    return key
-
-
-def _library() -> Any:
+def library() -> Any:
+    """The module of Ed25519 keys. Raises SigningMissing."""
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
