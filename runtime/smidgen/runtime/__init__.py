@@ -27,6 +27,7 @@ from smidgen.runtime.errors import (
 )
 from smidgen.runtime.manifest import Manifest, Preprocessing
 from smidgen.runtime.selftest import selftest
+from smidgen.runtime.stream import FrameResult, frames_of
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "EngineError",
     "EngineFailed",
     "EngineMissing",
+    "FrameResult",
     "ImageArrayInvalid",
     "ImageError",
     "ImageTooLarge",
@@ -55,5 +57,6 @@ __all__ = [
     "SmidgenError",
     "Timings",
     "__version__",
+    "frames_of",
     "selftest",
 ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Literal, Optional, Union
 
 import numpy as np
 
+from smidgen.runtime import tuning
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.decisions import calibrated
 from smidgen.runtime.engine import Engine, EngineOptions
@@ -18,10 +21,17 @@ from smidgen.runtime.engines import select_engine
 from smidgen.runtime.errors import ArgumentInvalid, EngineFailed, NotABundle
 from smidgen.runtime.manifest import Manifest
 from smidgen.runtime.preprocessing import decode, load_pixels
+from smidgen.runtime.stream import FrameResult, MovingAverage, prepared, results
 
 if TYPE_CHECKING:
     from smidgen.runtime.engine import Pixels, Scores
     from smidgen.runtime.preprocessing import ImageSource
+    from smidgen.runtime.signatures import KeySource
+
+    _Prepared = tuple[Pixels, int, int]
+
+GROUP = 8
+"""Pictures of a batch that are decoded before the engine runs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time of one answer went. In a batch, inference is shared evenly."""
+    """Where the time of one answer went.
+
+    ``inference_ns`` is shared evenly in a batch, and includes the wait for other threads' turns.
+    """
 
     decode_ns: int
     preprocess_ns: int
@@ -46,9 +59,10 @@ class Timings:
 class Classification:
     """The answer for one picture.
 
-    ``top`` holds the best predictions, best first; equal scores keep the order of the labels.
-    ``label`` and ``score`` are those of the first. ``abstained``: its score is below the
-    manifest's ``abstain_below``, so that the label should not be acted upon.
+    ``top`` holds the best predictions, best first, in the order of the model's own scores; equal
+    ones keep the order of the labels. ``label`` and ``score`` are those of the first.
+    ``abstained``: its score is below the manifest's ``abstain_below``, so that the label should not
+    be acted upon.
     """
 
     label: str
@@ -59,36 +73,66 @@ class Classification:
 
 
 class Classifier:
-    """A Bundle, ready to answer. For one thread at a time; closes as a context manager.
+    """A Bundle, ready to answer; closes as a context manager.
+
+    Any number of threads may share one: they decode pictures side by side and take turns at the
+    engine. ``close`` waits for the inference that is running; whoever comes later gets
+    EngineFailed. What ``stream`` returns is for one thread. Not for use in a forked child.
 
     >>> with Classifier("flowers-int8.tflite") as classifier:  # doctest: +SKIP
     ...     print(classifier.classify("rose.jpg").label)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (keyword-only: how it runs)
         self,
         path: Union[str, os.PathLike[str], Bundle],
         *,
         backend: Union[str, Engine] = "auto",
-        threads: int = 1,
+        threads: Union[int, str] = "auto",
+        delegates: Sequence[str] = (),
+        providers: Sequence[str] = (),
+        trusted_key: Optional[KeySource] = None,
     ) -> None:
         """Open and check a Bundle and load it into an engine.
 
         Args:
             path: the file, or a Bundle that is open already.
             backend: ``"auto"``, a name of ``engines.ENGINES``, or an engine object.
-            threads: CPU threads of one inference.
+            threads: CPU threads of one inference; ``"auto"`` measures once per device and Bundle,
+                before the second answer and for at most a second (see ``tuning``).
+            delegates: for TFLite engines: names of delegates, or paths of their libraries.
+            providers: for ONNX Runtime: execution providers, the preferred one first.
+            trusted_key: open nothing but a file signed with this key (see ``Bundle.open``).
 
         Raises:
-            NotABundle, BundleDamaged: the file cannot be trusted.
-            EngineMissing, EngineFailed: no engine, or it refuses the Bundle.
+            NotABundle, BundleDamaged, BundleUntrusted: the file cannot be trusted.
+            EngineMissing, EngineFailed: no engine, or it refuses the Bundle or an option.
+            ArgumentInvalid: ``threads``, or ``SMIDGEN_THREADS`` in the environment, is no number.
         """
-        self.bundle = path if isinstance(path, Bundle) else Bundle.open(path)
+        if isinstance(path, Bundle):
+            if trusted_key is not None:
+                raise ArgumentInvalid("trusted_key with an open Bundle: give it to Bundle.open")
+            self.bundle = path
+        else:
+            self.bundle = Bundle.open(path, trusted_key=trusted_key)
         _check_input(self.bundle.manifest)
         engine = select_engine(backend, self.bundle.manifest)
         self.engine_name: str = engine.name
         self.engine_version: str = engine.version()
-        self._session = engine.open(self.bundle.data, self.bundle.manifest, EngineOptions(threads))
+        options = EngineOptions(1, tuple(delegates), tuple(providers))
+        self._lock = threading.Lock()
+        self._is_open = True
+        self._session = tuning.TunedSession(
+            lambda count: engine.open(
+                self.bundle.data, self.bundle.manifest, replace(options, threads=count)
+            ),
+            tuning.choose(threads, self._identity(options)),
+        )
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one inference takes now."""
+        return self._session.threads
 
     @property
     def manifest(self) -> Manifest:
@@ -108,27 +152,71 @@ class Classifier:
             EngineFailed: the engine failed while running.
             ArgumentInvalid: ``top`` is not a whole number of at least 1.
         """
-        return self.classify_batch([image], top=top)[0]
+        _check_top(top)
+        return self._answers([self._prepare(image)], top)[0]
 
     def classify_batch(
-        self, images: Sequence[ImageSource], *, top: int = 5
+        self, images: Iterable[ImageSource], *, top: int = 5
     ) -> tuple[Classification, ...]:
-        """Label several pictures in one run of the engine; they are all in memory at once.
+        """Label several pictures: a list, an iterator, or ``(N, H, W, 3) uint8``.
 
-        Raises as ``classify``, on the first picture that cannot be read.
+        They are decoded and given to the engine in groups of 8; no more are in memory at once.
+        Raises as ``classify``, on the first picture that cannot be read: no answer is returned.
         """
-        if type(top) is not int or top < 1:
-            raise ArgumentInvalid(f"top = {top!r}: expected a whole number of at least 1")
-        if len(images) == 0:
-            return ()
-        pixels, spent = zip(*(self._timed_pixels(image) for image in images))
-        start = time.perf_counter_ns()
-        scores = calibrated(self.scores(np.stack(pixels)), self.manifest.temperature)
-        inference_ns = (time.perf_counter_ns() - start) // len(images)
-        return tuple(
-            self._answer(row, top, Timings(decode_ns, preprocess_ns, inference_ns))
-            for row, (decode_ns, preprocess_ns) in zip(scores, spent)
-        )
+        _check_top(top)
+        _check_several(images, "classify_batch()")
+        rest = iter(images)
+        answers: list[Classification] = []
+        while group := [self._prepare(image) for image in itertools.islice(rest, GROUP)]:
+            answers += self._answers(group, top)
+        return tuple(answers)
+
+    def stream(
+        self,
+        frames: Iterable[ImageSource],
+        *,
+        top: int = 5,
+        smoothing: float = 0.0,
+        drop: Optional[bool] = None,
+        errors: Literal["raise", "yield"] = "raise",
+    ) -> Iterator[FrameResult]:
+        """Label frames one by one; the next one is decoded while the engine works on this one.
+
+        Threads begin with the first ``next`` and end with the generator, however it ends (a source
+        that is blocked is waited for one second). ``frames`` is not closed.
+
+        Args:
+            frames: any iterable of what ``classify`` takes; see ``stream.frames_of`` for a camera.
+            top: as for ``classify``.
+            smoothing: ``a`` of ``s_t = a * s_(t-1) + (1 - a) * p_t``, at least 0 and below 1: an
+                exponential moving average over the frames that are answered, of the probabilities
+                p. What is shown, its order, and ``abstained`` are by s. 0 smooths nothing.
+            drop: True: frames that come while the engine is busy are passed over, so that an
+                answer is always about the newest one. False: every frame is answered, and the
+                source waits. None: what ``frames.live`` says (a camera of ``frames_of``: True),
+                else False.
+            errors: a frame that cannot be read ends the stream with its ImageError (``"raise"``),
+                or is a result of its own (``"yield"``).
+
+        Raises:
+            ArgumentInvalid: now, for the arguments.
+            ImageError: with ``errors="raise"``, for a frame; for a camera that fails always.
+            EngineFailed: the engine failed while running, or the classifier was closed.
+        """
+        _check_top(top)
+        _check_several(frames, "stream()")
+        if not 0 <= smoothing < 1:
+            raise ArgumentInvalid(f"smoothing = {smoothing!r}: expected at least 0 and below 1")
+        if errors not in ("raise", "yield"):
+            raise ArgumentInvalid(f"errors = {errors!r}: expected 'raise' or 'yield'")
+        average = MovingAverage(smoothing) if smoothing else None
+
+        def label(item: _Prepared) -> Classification:
+            return self._answers([item], top, average)[0]
+
+        drops = getattr(frames, "live", False) is True if drop is None else drop
+        ahead = prepared(frames, self._prepare, drop=drops)
+        return results(ahead, label, errors == "raise")
 
     def scores(self, pixels: Pixels) -> Scores:
         """The model's own probabilities for input tensors, without decoding or resizing.
@@ -155,7 +243,10 @@ class Classifier:
         classes = len(self.manifest.labels)
         if len(pixels) == 0:
             return np.zeros((0, classes), np.float32)
-        scores = self._session.run(np.ascontiguousarray(pixels))
+        with self._lock:
+            if not self._is_open:
+                raise EngineFailed("the classifier is closed; open the Bundle again")
+            scores = self._session.run(np.ascontiguousarray(pixels))
         if scores.shape != (len(pixels), classes) or not np.isfinite(scores).all():
             raise EngineFailed(
                 f"{self.engine_name} returned scores of shape {scores.shape}, or not finite: "
@@ -163,9 +254,20 @@ class Classifier:
             )
         return scores
 
+    def tune(self) -> None:
+        """Measure now what ``threads="auto"`` would measure before the second answer.
+
+        For a service that is starting: at most one second, nothing where the number is known.
+        """
+        size = self.manifest.preprocessing
+        with self._lock:
+            self._session.tune(np.zeros((1, size.height, size.width, 3), np.uint8))
+
     def close(self) -> None:
         """Give the engine's memory back; afterwards only the manifest can be used."""
-        self._session.close()
+        with self._lock:
+            self._is_open = False
+            self._session.close()
 
     def __enter__(self) -> Classifier:
         return self
@@ -178,23 +280,75 @@ class Classifier:
     ) -> None:
         self.close()
 
-    def _timed_pixels(self, image: ImageSource) -> tuple[Pixels, tuple[int, int]]:
+    def _identity(self, options: EngineOptions) -> tuple[str, ...]:
+        """What the best number of threads depends on, beside the machine."""
+        payload = self.manifest.payload_sha256
+        return (payload, self.engine_name, self.engine_version, repr(options))
+
+    def _prepare(self, image: ImageSource) -> _Prepared:
         start = time.perf_counter_ns()
         picture = image if isinstance(image, np.ndarray) else decode(image)
         decoded = time.perf_counter_ns()
         pixels = load_pixels(picture, self.manifest.preprocessing)
-        return pixels, (decoded - start, time.perf_counter_ns() - decoded)
+        return pixels, decoded - start, time.perf_counter_ns() - decoded
 
-    def _answer(self, scores: Scores, top: int, timings: Timings) -> Classification:
-        order = np.argsort(-scores, kind="stable")[:top]
+    def _answers(
+        self, group: Sequence[_Prepared], top: int, average: Optional[MovingAverage] = None
+    ) -> list[Classification]:
+        """One run of the engine. Labels are ranked by what the model says, or the average."""
+        start = time.perf_counter_ns()
+        alone = len(group) == 1  # a view then, no copy
+        ranks = self.scores(group[0][0][np.newaxis] if alone else np.stack([g[0] for g in group]))
+        shown = calibrated(ranks, self.manifest.temperature)
+        inference_ns = (time.perf_counter_ns() - start) // len(group)
+        if average is not None:
+            ranks = shown = np.stack([average.add(row) for row in shown])
+        return [
+            self._answer(rank, show, top, Timings(decode_ns, preprocess_ns, inference_ns))
+            for rank, show, (_, decode_ns, preprocess_ns) in zip(ranks, shown, group)
+        ]
+
+    def _answer(self, ranks: Scores, shown: Scores, top: int, timings: Timings) -> Classification:
         labels = self.manifest.labels
-        best = tuple(Prediction(labels[i], int(i), float(scores[i])) for i in order)
+        best = tuple(Prediction(labels[i], i, float(shown[i])) for i in highest(ranks, top))
         return Classification(
             label=best[0].label,
             score=best[0].score,
             top=best,
             abstained=best[0].score < self.manifest.abstain_below,
             timings=timings,
+        )
+
+
+def highest(scores: Scores, count: int) -> list[int]:
+    """The positions of the ``count`` highest of ``(classes,)`` scores, best first.
+
+    Equal scores keep their order, as in a stable sort of all of them; only those that can be among
+    the first ``count`` are sorted.
+    """
+    if count < len(scores):
+        least = np.partition(scores, -count)[-count]
+        chosen = np.flatnonzero(scores >= least)
+    else:
+        chosen = np.arange(len(scores))
+    order: list[int] = chosen[np.argsort(-scores[chosen], kind="stable")[:count]].tolist()
+    return order
+
+
+def _check_top(top: int) -> None:
+    if type(top) is not int or top < 1:
+        raise ArgumentInvalid(f"top = {top!r}: expected a whole number of at least 1")
+
+
+def _check_several(images: object, call: str) -> None:
+    """Refuse one picture where several are expected: a str is an iterable, too."""
+    shape = getattr(images, "shape", None)
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
+    if one or (shape is not None and len(shape) != 4) or not isinstance(images, Iterable):
+        what = type(images).__name__ + (f" of shape {shape}" if shape is not None else "")
+        raise ArgumentInvalid(
+            f"{call} got {what}: expected several pictures, as a list or an iterator; "
+            "classify() takes one"
         )
 
 
