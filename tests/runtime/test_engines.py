@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from smidgen.runtime import Classifier, EngineFailed, EngineMissing, SmidgenError
+from smidgen.runtime.compatibility import check_fit
 from smidgen.runtime.engine import EngineOptions
-from smidgen.runtime.engine_checks import MAX_THREADS, check_minimum, dequantize, stored_pixels
+from smidgen.runtime.engine_checks import MAX_THREADS, dequantize, stored_pixels
 from smidgen.runtime.engines import ENGINES, install_advice, select_engine
 from smidgen.runtime.fake import FakeEngine
 from smidgen.runtime.manifest import TensorSpec
@@ -191,12 +192,14 @@ def test_advice_names_wheels_that_exist(
 )
 def test_minimum_runtime(manifest: Any, version: str, minimum: str, accepted: bool) -> None:
     asking = dataclasses.replace(manifest, minimum_runtime={"tflite": minimum})
-    check_minimum("litert", version, "litert", asking)  # another numbering: not comparable
-    if accepted:
-        check_minimum("tflite", version, "tflite", asking)
-    else:
+    check_fit("litert", version, asking)  # another numbering: not comparable
+    check_fit("own", version, asking)
+    for engine in ("tflite", "tensorflow"):
+        if accepted:
+            check_fit(engine, version, asking)
+            continue
         with pytest.raises(EngineFailed, match=f"{version} is too old .* needs {minimum}"):
-            check_minimum("tflite", version, "tflite", asking)
+            check_fit(engine, version, asking)
 
 
 def test_the_real_engine_is_checked_too(make_bundle: MakeBundle) -> None:

@@ -1,4 +1,4 @@
-"""What every engine checks the same way: its library, its versions, its tensors, its threads."""
+"""What every engine checks the same way: its library, its tensors, its threads, its errors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import importlib
 import importlib.util
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from smidgen.runtime.errors import EngineFailed, EngineMissing
-from smidgen.runtime.manifest import Manifest, TensorSpec
+from smidgen.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,24 +23,19 @@ if TYPE_CHECKING:
 ModelFormat = Literal["tflite", "onnx"]
 MAX_THREADS = 256
 
+_MISSING_OPERATOR = (
+    r"builtin opcode '(\w+)'(?: (version '\d+'))?",  # TFLite: none, or none of that version
+    r"unresolved custom op: ([^\s.]+)()",  # TFLite
+    r"No Op registered for (\S+)()",  # ONNX Runtime: unknown to its standard
+    r"([\w.:]+)\(-?\d+\) is not a registered function/op()",  # ONNX Runtime: a foreign domain
+    r"Could not find an implementation for (\w+(?:\(\d+\))?)()",  # ONNX Runtime: no kernel
+)
+
 
 def check_threads(threads: int) -> None:
     """Raises EngineFailed unless ``threads`` is a whole number from 1 to MAX_THREADS."""
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise EngineFailed(f"threads = {threads!r}: expected a whole number, 1 to {MAX_THREADS}")
-
-
-def check_minimum(engine: str, version: str, numbering: str, manifest: Manifest) -> None:
-    """Raises EngineFailed when the manifest asks for a newer engine, where versions compare."""
-    minimum = manifest.minimum_runtime.get(numbering)
-    if minimum is None:
-        return
-    found, needed = _version_numbers(version), _version_numbers(minimum)
-    if found and needed and found < needed:
-        raise EngineFailed(
-            f"{engine} {version} is too old for this Bundle, which needs {minimum} or newer; "
-            "upgrade it"
-        )
 
 
 def dequantize(stored: npt.NDArray[Any], scale: float, zero_point: int) -> Scores:
@@ -94,27 +90,48 @@ def import_library(engine: str, module: str) -> Any:
 
 
 def installed_version(distribution: str, module: str) -> str:
-    """The distribution's version, else the package's own word, else ``"unknown"``."""
+    """What the imported package says, else its distribution, else ``"unknown"``.
+
+    The folder beside the package has the version in its name; ``importlib.metadata`` is asked where
+    there is none, since importing it takes longer than a small model.
+    """
+    top = module.partition(".")[0]
+    version = getattr(sys.modules.get(top), "__version__", None)
+    if version is not None:
+        return str(version)
+    name = distribution.replace("-", "_").lower() + "-"
+    for entry in _entries_beside(top):
+        if entry.lower().startswith(name) and entry.endswith(".dist-info"):
+            return entry[len(name) : -len(".dist-info")]
     from importlib import metadata
 
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        package = sys.modules.get(module.partition(".")[0])
-        return str(getattr(package, "__version__", "unknown"))
+        return "unknown"
 
 
-def _version_numbers(text: str) -> tuple[int, ...]:
-    """The leading dotted numbers, trailing zeros dropped; () for anything else."""
-    match = re.match(r"\d+(\.\d+)*", text.strip())
-    numbers = [int(part) for part in match.group().split(".")] if match else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+def _entries_beside(package: str) -> list[str]:
+    try:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            return []
+        return [entry.name for entry in Path(spec.origin).parents[1].iterdir()]
+    except (ImportError, ValueError, OSError):
+        return []
 
 
 def failed(engine: str, what: str, error: Exception) -> EngineFailed:
-    """The one line for an engine's own exception."""
+    """The one line for an engine's own exception; names the operator that the engine lacks."""
+    text = str(error)
+    for pattern in _MISSING_OPERATOR:
+        match = re.search(pattern, text)
+        if match is not None:
+            name = match.group(1) + (f" {match.group(2)}" if match.group(2) else "")
+            return EngineFailed(
+                f"{engine} {what}: it has no operator {name} ({_first_line(error)}); upgrade the "
+                "engine, or export without it"
+            )
     return EngineFailed(f"{engine} {what} ({_first_line(error)})")
 
 

@@ -9,21 +9,25 @@ from __future__ import annotations
 import difflib
 import platform
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Union
 
+from smidgen.runtime.compatibility import check_fit, slowness
 from smidgen.runtime.engine import Engine
 from smidgen.runtime.engine_checks import ModelFormat
-from smidgen.runtime.errors import EngineError, EngineFailed, EngineMissing
+from smidgen.runtime.errors import EngineError, EngineFailed, EngineMissing, SlowEngineWarning
 from smidgen.runtime.manifest import Manifest
+from smidgen.runtime.micro_engine import MicroEngine
 from smidgen.runtime.onnxruntime_engine import OnnxRuntimeEngine
 from smidgen.runtime.tflite_engine import TfliteEngine
 
 ENGINES: dict[str, Engine] = {
-    "litert": TfliteEngine("litert", "ai_edge_litert.interpreter", "ai-edge-litert", "litert"),
-    "tflite": TfliteEngine("tflite", "tflite_runtime.interpreter", "tflite-runtime", "tflite"),
-    "tensorflow": TfliteEngine("tensorflow", "tensorflow", "tensorflow", "tflite"),
+    "litert": TfliteEngine("litert", "ai_edge_litert.interpreter", "ai-edge-litert"),
+    "tflite": TfliteEngine("tflite", "tflite_runtime.interpreter", "tflite-runtime"),
+    "tensorflow": TfliteEngine("tensorflow", "tensorflow", "tensorflow"),
     "onnxruntime": OnnxRuntimeEngine(),
+    "tflite-micro": MicroEngine(),
 }
 """Every engine by name; ``backend="auto"`` tries those of the Bundle's format in this order."""
 
@@ -32,22 +36,19 @@ def select_engine(backend: Union[str, Engine], manifest: Manifest) -> Engine:
     """The engine for a Bundle, its library imported.
 
     Args:
-        backend: a name of ``ENGINES``, ``"auto"`` (the first one that is installed and imports),
-            or an engine object.
+        backend: a name of ``ENGINES``, ``"auto"`` (the first one that is installed, imports, is new
+            enough and right for the Bundle; slow ones last), or an engine object.
         manifest: of the Bundle.
 
     Raises:
         EngineMissing: none is installed, or its library does not import.
-        EngineFailed: an unknown name, or an engine for another format.
+        EngineFailed: an unknown name, an engine for another format, or one that would not run the
+            Bundle or answer wrongly (``compatibility``): all reasons, where there are several.
+
+    Warns:
+        SlowEngineWarning: the engine runs this Bundle many times slower than another would.
     """
-    if not isinstance(backend, str):
-        candidates: Sequence[Engine] = [backend]
-    elif backend == "auto":
-        candidates = [one for one in ENGINES.values() if one.model_format == manifest.model_format]
-    elif backend in ENGINES:
-        candidates = [ENGINES[backend]]
-    else:
-        raise EngineFailed(_unknown_backend(backend))
+    candidates = _candidates(backend, manifest)
     refusals: list[EngineError] = []
     for engine in candidates:
         if engine.model_format != manifest.model_format:
@@ -59,11 +60,18 @@ def select_engine(backend: Union[str, Engine], manifest: Manifest) -> Engine:
             continue
         try:
             engine.load()
-            return engine
+            check_fit(engine.name, engine.version(), manifest)
         except EngineError as error:
             refusals.append(error)
+            continue
+        slow = slowness(engine.name, manifest)
+        if slow is not None:
+            warnings.warn(slow, SlowEngineWarning, stacklevel=2)
+        return engine
     if refusals:
-        raise type(refusals[0])("; ".join(str(error) for error in refusals))
+        absent_only = all(isinstance(error, EngineMissing) for error in refusals)
+        kind = EngineMissing if absent_only else EngineFailed
+        raise kind("; ".join(str(error) for error in refusals))
     wanted = "no engine" if backend == "auto" else f"the engine {candidates[0].name!r}"
     absent = "is installed" if backend == "auto" else "is not installed"
     raise EngineMissing(
@@ -72,6 +80,17 @@ def select_engine(backend: Union[str, Engine], manifest: Manifest) -> Engine:
             manifest.model_format, sys.version_info[:2], sys.platform, platform.machine()
         )
     )
+
+
+def _candidates(backend: Union[str, Engine], manifest: Manifest) -> Sequence[Engine]:
+    if not isinstance(backend, str):
+        return [backend]
+    if backend == "auto":
+        fitting = [one for one in ENGINES.values() if one.model_format == manifest.model_format]
+        return sorted(fitting, key=lambda one: slowness(one.name, manifest) is not None)
+    if backend in ENGINES:
+        return [ENGINES[backend]]
+    raise EngineFailed(_unknown_backend(backend))
 
 
 def install_advice(

@@ -22,6 +22,9 @@
         │   └── StoreBusy         another process is changing it
         └── OutputError           a result file cannot be written (disk full, no permission)
 
+    UserWarning
+    └── SlowEngineWarning         the engine runs this Bundle many times slower than another would
+
 Messages give the value, what was allowed, and the next step, in one line.
 The other rooms hang their own trees under ``SmidgenError``.
 """
@@ -111,3 +114,7 @@ class StoreEmpty(StoreError):
 
 class StoreBusy(StoreError):
     """Another process is changing the store."""
+
+
+class SlowEngineWarning(UserWarning):
+    """The engine runs this Bundle many times slower than another one would."""

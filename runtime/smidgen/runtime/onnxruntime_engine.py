@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,6 @@ import numpy as np
 
 from smidgen.runtime.engine_checks import (
     ModelFormat,
-    check_minimum,
     check_tensor,
     check_threads,
     dequantize,
@@ -25,6 +26,7 @@ from smidgen.runtime.manifest import Manifest
 if TYPE_CHECKING:
     from smidgen.runtime.engine import EngineOptions, Pixels, Scores, Session
 
+_CPU = "CPUExecutionProvider"
 _ONNX_TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int8)": "int8",
@@ -34,7 +36,10 @@ _ONNX_TYPES = {
 
 @dataclass(frozen=True)
 class OnnxRuntimeEngine:
-    """ONNX Runtime on its CPU provider."""
+    """ONNX Runtime; takes execution providers, not delegates.
+
+    What it promises about scores: see ``compatibility.promises_bits``.
+    """
 
     name: str = "onnxruntime"
     model_format: ModelFormat = "onnx"
@@ -54,18 +59,27 @@ class OnnxRuntimeEngine:
     def open(self, data: bytes, manifest: Manifest, options: EngineOptions) -> Session:
         """See Engine."""
         check_threads(options.threads)
-        check_minimum(self.name, self.version(), "onnxruntime", manifest)
+        if options.delegates:
+            raise EngineFailed(
+                f"{self.name} has no delegates (given: {', '.join(options.delegates)}): they are "
+                "for .tflite Bundles; give execution providers"
+            )
         onnxruntime = import_library(self.name, "onnxruntime")
+        providers = _providers(self.name, options.providers, onnxruntime.get_available_providers())
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
         try:
-            inner = onnxruntime.InferenceSession(
-                data, sess_options=settings, providers=["CPUExecutionProvider"]
-            )
+            inner = onnxruntime.InferenceSession(data, sess_options=settings, providers=providers)
         except Exception as error:  # its own classes, which derive from Exception alone
             raise failed(self.name, "refused the model", error) from error
+        absent = [name for name in providers if name not in inner.get_providers()]
+        if absent:  # it goes on with the CPU, and says so in its log alone
+            raise EngineFailed(
+                f"{self.name}: {', '.join(absent)} did not start; install what it needs (driver, "
+                "libraries), or leave it out"
+            )
         return OnnxSession(self.name, inner, manifest)
 
 
@@ -110,3 +124,22 @@ class OnnxSession:
     def close(self) -> None:
         """See Session."""
         self._inner = None
+
+
+def _providers(engine: str, wanted: Sequence[str], available: Sequence[str]) -> list[str]:
+    """``wanted``, then the CPU for what they leave. Raises EngineFailed for one that is not there.
+
+    CPU alone is the default: on a machine with a GPU the wheel would take that, and other scores
+    with it.
+    """
+    for name in wanted:
+        if name not in available:
+            short = {one.replace("ExecutionProvider", "").lower(): one for one in available}
+            key = name.replace("ExecutionProvider", "").lower()
+            near = difflib.get_close_matches(key, short, n=1, cutoff=0.6)
+            hint = f"did you mean {short[near[0]]!r}? " if near else ""
+            raise EngineFailed(
+                f"{engine} here has no execution provider {name!r}: {hint}there are: "
+                f"{', '.join(available)}; others come with other builds of onnxruntime"
+            )
+    return [*dict.fromkeys([*wanted, _CPU])]
