@@ -171,6 +171,141 @@ def test_bench(model: str, photo: str, capsys: Capture) -> None:
     assert "median of 3" in capsys.readouterr().out
 
 
+def test_standard_input(model: str, photo_png: bytes) -> None:
+    arguments = [sys.executable, "-m", "smidgen.runtime", "classify", model, "-"]
+    done = subprocess.run(arguments, input=photo_png, capture_output=True, check=True)
+    assert done.stdout == b"-: red 90.6%\n"
+    done = subprocess.run(arguments, input=b"no picture", capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_folder_is_the_pictures_in_it(
+    model: str, photo_png: bytes, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "photos"
+    names = ("b/2.PNG", "a.png", ".hidden/3.png", "notes.txt", ".4.png", "b/1.png")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(photo_png)
+    assert main(["classify", model, str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = [str(Path(line.partition(": ")[0]).relative_to(folder)) for line in lines]
+    assert found == ["a.png", "b/1.png", "b/2.PNG"]
+    (tmp_path / "empty").mkdir()
+    assert main(["classify", model, str(tmp_path / "empty")]) == 1
+    assert "no pictures in this folder" in capsys.readouterr().err
+
+
+def test_an_unsure_answer_can_be_a_status(
+    make_bundle: MakeBundle, photo: str, capsys: Capture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    unsure = str(make_bundle("onnx", abstain_below=0.99))
+    assert main(["classify", unsure, photo]) == 0
+    assert main(["classify", unsure, photo, "--fail-unsure"]) == 3
+    assert main(["classify", unsure, photo, "absent.png", "--fail-unsure"]) == 1
+    sure = str(make_bundle("onnx", abstain_below=0.5))
+    capsys.readouterr()
+    assert main(["classify", sure, photo, "--fail-unsure"]) == 0
+    assert capsys.readouterr() == (f"{photo}: red 90.8%\n", "")
+
+
+FAKE_CV2 = """
+import numpy as np
+
+class VideoCapture:
+    def __init__(self, source):
+        self.left, self.source = 3, source
+    def isOpened(self):
+        return self.source != 9
+    def read(self):
+        self.left -= 1
+        colour = (0, 0, 255) if self.left > 0 else (255, 0, 0)  # BGR
+        return self.left >= 0, np.full((16, 24, 3), colour, np.uint8)
+    def release(self):
+        pass
+"""
+
+
+def test_frames_of_a_video(model: str, tmp_path: Path) -> None:
+    """With a stand-in for OpenCV: two red frames, then a blue one."""
+    (tmp_path / "cv2.py").write_text(FAKE_CV2)
+    (tmp_path / "clip.avi").write_bytes(b"")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    clip = ("classify", model, "--camera", str(tmp_path / "clip.avi"))
+    done = command(*clip, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["0:", "red"], ["1:", "red"], ["2:", "blue"],
+    ]  # fmt: skip
+    done = command(*clip, "--smoothing", "0.9", "--json", env=environment)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["frame"], row["label"]) for row in rows] == [(0, "red"), (1, "red"), (2, "red")]
+    done = command("classify", model, "--camera", "9", env=environment)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "camera 9 cannot be opened" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["photo.png", "--camera", "0"]])
+def test_either_pictures_or_a_camera(arguments: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["classify", "model.tflite", *arguments])
+    assert caught.value.code == 2
+    assert "expected pictures, or --camera N" in capsys.readouterr().err
+
+
+def test_a_trusted_key(model: str, photo: str, tmp_path: Path, capsys: Capture) -> None:
+    from smidgen.export.signing import new_key_pair, signed
+
+    private, public = new_key_pair()
+    key = tmp_path / "key.pem"
+    key.write_bytes(public)
+    for arguments in (
+        ["classify", model, photo],
+        ["selftest", model],
+        ["bench", model, "--runs=1"],
+    ):
+        assert main([*arguments, "--trusted-key", str(key)]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "not signed" in captured.err
+    main(["info", model])
+    assert "signature   none\n" in capsys.readouterr().out
+    Path(model).write_bytes(signed(Path(model).read_bytes(), private))
+    main(["info", model])
+    assert "signature   not verified; give the signer's key" in capsys.readouterr().out
+    assert main(["info", model, "--json", "--trusted-key", str(key)]) == 0
+    assert json.loads(capsys.readouterr().out)["signature"] == "valid"
+    assert main(["classify", model, photo, "--trusted-key", str(key)]) == 0
+    assert main(["info", model, "--trusted-key", "absent.pem"]) == 1
+
+
+def test_threads_are_a_number_or_auto(model: str, photo: str, capsys: Capture) -> None:
+    for threads in ("1", "2", "auto"):
+        assert main(["classify", model, photo, photo, "--threads", threads]) == 0
+    with pytest.raises(SystemExit):
+        main(["classify", model, photo, "--threads", "many"])
+    assert "--threads" in capsys.readouterr().err
+
+
+def test_our_own_warnings_are_a_line_and_others_silent(capsys: Capture) -> None:
+    import warnings
+
+    from smidgen.runtime import command as module
+
+    ours = type("SlowWarning", (UserWarning,), {"__module__": "smidgen.runtime.errors"})
+    before = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.showwarning = module.show_warning
+        warnings.simplefilter("always")
+        warnings.warn("EXIF is odd", UserWarning, stacklevel=1)
+        warnings.warn("20 times slower here", ours, stacklevel=1)
+    assert capsys.readouterr().err == "smidgen-runtime: warning: 20 times slower here\n"
+    assert warnings.showwarning is before
+
+
 def test_a_reader_that_leaves_early(model: str, photo: str) -> None:
     script = f"{sys.executable} -m smidgen.runtime classify {model} {photo} {photo} | true"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
@@ -224,4 +359,5 @@ def test_ctrl_c_is_130(model: str) -> None:
 
 def test_help_names_every_command() -> None:
     text = parser().format_help()
-    assert all(name in text for name in ("classify", "selftest", "info", "bench"))
+    assert all(name in text for name in ("classify", "selftest", "info", "bench", "doctor"))
+    assert all(f"\n  {status}  " in text for status in (0, 1, 2, 3, 130))

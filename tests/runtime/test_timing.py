@@ -23,7 +23,7 @@ def test_one_entry_per_run_and_parts_within_the_whole(make_bundle: MakeBundle) -
     assert len(sample.whole_ns) == 7
     for part, whole in zip(parts, sample.whole_ns):
         assert all(value > 0 for value in part)
-        assert sum(part) == whole
+        assert sum(part) <= whole
     assert sample.import_ns > 0 and sample.load_ns > 0 and sample.first_inference_ns > 0
     assert (sample.engine, sample.threads, sample.warmup_runs) == ("fake", 1, 3)
     assert sample.image == "golden"

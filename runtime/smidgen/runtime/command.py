@@ -1,30 +1,41 @@
 """The command on the device: ``smidgen-runtime``, or ``python -m smidgen.runtime``.
 
 Results go to standard output (with ``--json`` one JSON object a line), problems to standard error,
-one line each. Exit status: 0 well, 1 something failed, 2 wrong usage, 130 interrupted.
+one line each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
 
 from smidgen.runtime import __version__, streams
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classification, Classifier
 from smidgen.runtime.engines import ENGINES
-from smidgen.runtime.errors import EngineMissing, ImageError, SelfTestFailed, SmidgenError
+from smidgen.runtime.errors import EngineMissing, ImageUnreadable, SelfTestFailed, SmidgenError
 from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping
-from smidgen.runtime.selftest import examine
-from smidgen.runtime.timing import measure
 
 PROGRAM = "smidgen-runtime"
+EXIT_STATUSES = """\
+exit status:
+  0    well
+  1    something failed: a picture, the Bundle, an engine, the selftest
+  2    wrong usage
+  3    classify --fail-unsure: every picture was read, and an answer is unsure
+  130  interrupted
+"""
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""What is taken of a folder."""
+MAX_STDIN_BYTES = 1 << 28
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -47,90 +58,190 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command's options, for ``--help`` and for documentation."""
     top = argparse.ArgumentParser(
-        prog=PROGRAM, description="Classify pictures with a smidgen Bundle (.tflite or .onnx)."
+        prog=PROGRAM,
+        description="Classify pictures with a smidgen Bundle (.tflite or .onnx).",
+        epilog=EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    classify = commands.add_parser("classify", help="label pictures")
+    def command(name: str, do: Any, text: str) -> argparse.ArgumentParser:
+        new = commands.add_parser(name, help=text, description=text)
+        new.set_defaults(do=do, parser=new)
+        new.add_argument("--json", action="store_true", help="one JSON object a line")
+        return new
+
+    classify = command("classify", _classify, "label pictures")
     classify.add_argument("model", metavar="MODEL", help="the Bundle")
-    classify.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")
-    classify.add_argument("--top", type=_at_least(1), default=1, help="answers a picture (1)")
-    classify.set_defaults(do=_classify)
-
-    selftest = commands.add_parser("selftest", help="run the golden sample inside the Bundle")
+    classify.add_argument(
+        "images", metavar="IMAGE", nargs="*", help="files, folders, or - for standard input"
+    )
+    classify.add_argument("--camera", metavar="N", help="frames of camera N, or of a video file")
+    classify.add_argument(
+        "--smoothing", type=float, default=0.0, metavar="A",
+        help="of frames: weight of what came before, 0 to below 1 (0)",
+    )  # fmt: skip
+    classify.add_argument(
+        "--top", type=_at_least(1), default=1, metavar="N", help="answers a picture (1)"
+    )
+    classify.add_argument(
+        "--fail-unsure", action="store_true", help="exit status 3 when an answer is unsure"
+    )
+    selftest = command("selftest", _selftest, "run the golden sample inside the Bundle")
     selftest.add_argument("model", metavar="MODEL", help="the Bundle")
-    selftest.set_defaults(do=_selftest)
-
-    info = commands.add_parser("info", help="show what the Bundle says about itself")
+    info = command("info", _info, "show what the Bundle says about itself")
     info.add_argument("model", metavar="MODEL", help="the Bundle")
-    info.set_defaults(do=_info)
-
-    bench = commands.add_parser("bench", help="time the Bundle; --json has the raw nanoseconds")
+    bench = command("bench", _bench, "time the Bundle; --json has the raw nanoseconds")
     bench.add_argument("model", metavar="MODEL", help="the Bundle")
     bench.add_argument("--warmup", type=_at_least(0), default=5, help="unrecorded runs (5)")
     bench.add_argument("--runs", type=_at_least(1), default=50, help="recorded runs (50)")
     bench.add_argument("--image", help="a picture file (default: the golden picture inside)")
-    bench.set_defaults(do=_bench)
-
-    for command in (classify, selftest, bench):
-        command.add_argument(
-            "--backend", default="auto", help=f"auto, {', '.join(ENGINES)} (default: auto)"
-        )
-        command.add_argument("--threads", type=_at_least(1), default=1, help="CPU threads (1)")
-    doctor = commands.add_parser("doctor", help="show what this machine can run and what it lacks")
+    doctor = command("doctor", _doctor, "show what this machine can run and what it lacks")
     doctor.add_argument("models", metavar="MODEL", nargs="*", help="Bundles to try on each engine")
     doctor.add_argument(
         "--backend", choices=("auto", *ENGINES), default="auto", help="try this engine alone"
     )
-    doctor.set_defaults(do=_doctor)
-
-    for command in (classify, selftest, info, bench, doctor):
-        command.add_argument("--json", action="store_true", help="one JSON object a line")
+    for one, threads in ((classify, "auto"), (selftest, "1"), (bench, "1")):
+        _add_engine_options(one, threads)
+    for one in (classify, selftest, bench, info):
+        one.add_argument("--trusted-key", metavar="FILE", help="take only files signed with it")
     return top
+
+
+def _add_engine_options(command: argparse.ArgumentParser, threads: str) -> None:
+    command.add_argument(
+        "--backend", default="auto", help=f"auto, {', '.join(ENGINES)} (default: auto)"
+    )
+    command.add_argument(
+        "--threads", type=_threads, default=threads, metavar="N",
+        help=f"CPU threads; auto: measured once, at most a second, then remembered ({threads})",
+    )  # fmt: skip
+    command.add_argument(
+        "--delegate", action="append", default=[], metavar="NAME",
+        help="of TFLite engines: a name, or the path of its library",
+    )  # fmt: skip
+    command.add_argument(
+        "--provider", action="append", default=[], metavar="NAME",
+        help="of ONNX Runtime: an execution provider; the first one is preferred",
+    )  # fmt: skip
+
+
+def _options_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``Classifier`` takes beside the path."""
+    return {
+        "backend": options.backend,
+        "threads": options.threads,
+        "delegates": tuple(options.delegate),
+        "providers": tuple(options.provider),
+        "trusted_key": options.trusted_key,
+    }
 
 
 def _main(arguments: Optional[Sequence[str]]) -> int:
     options = parser().parse_args(arguments)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # libraries' remarks: odd EXIF data, deprecations
-    try:
-        status: int = options.do(options)
-        sys.stdout.flush()
-    except SmidgenError as error:
-        _complain(str(error))
-        return 1
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("default")
+            warnings.showwarning = show_warning
+        try:
+            status: int = options.do(options)
+            sys.stdout.flush()
+        except SmidgenError as error:
+            _complain(str(error))
+            return 1
     return status
+
+
+def show_warning(
+    message: Union[Warning, str], category: type[Warning], *_: object, **__: object
+) -> None:
+    """Our own warnings in a line; not libraries' remarks: odd EXIF data, deprecations."""
+    if category.__module__.startswith("smidgen."):
+        _complain(str(message), "warning")
 
 
 def _classify(options: argparse.Namespace) -> int:
-    status = 0
+    if (options.camera is None) == (not options.images):
+        options.parser.error("expected pictures, or --camera N")
     with without_chatter():
-        classifier = Classifier(options.model, backend=options.backend, threads=options.threads)
+        classifier = Classifier(options.model, **_options_of(options))
     with classifier:
-        for image in options.images:
-            try:
-                answer = classifier.classify(image, top=options.top)
-            except ImageError as error:
-                _complain(str(error))
-                status = 1
-                continue
-            _print_answer(image, answer, options.json)
-    return status
+        if options.camera is not None:
+            return _watch(classifier, options)
+        names = list(_pictures(options.images))
+        if len(names) > 1:
+            with without_chatter():
+                classifier.tune()
+        frames = (_standard_input() if name == "-" else name for name in names)
+        return _print_frames(classifier, frames, names, options)
 
 
-def _print_answer(image: str, answer: Classification, as_json: bool) -> None:
+def _watch(classifier: Classifier, options: argparse.Namespace) -> int:
+    from smidgen.runtime.stream import frames_of
+
+    camera = options.camera
+    with frames_of(int(camera) if camera.isdecimal() else camera) as frames:
+        with without_chatter():
+            classifier.tune()
+        return _print_frames(classifier, frames, None, options)
+
+
+def _print_frames(
+    classifier: Classifier, frames: Any, names: Optional[list[str]], options: argparse.Namespace
+) -> int:
+    """Print each answer; the exit status."""
+    failed = unsure = False
+    settings = {"top": options.top, "smoothing": options.smoothing}
+    for result in classifier.stream(frames, errors="yield", **settings):
+        name = str(result.index) if names is None else names[result.index]
+        if result.classification is None:
+            failed = True
+            _complain(str(result.error))
+        else:
+            unsure |= result.classification.abstained
+            where = {"image": name} if names else {"frame": result.index, "dropped": result.dropped}
+            _print_answer(name, where, result.classification, options.json)
+    return 1 if failed else 3 if unsure and options.fail_unsure else 0
+
+
+def _pictures(paths: Sequence[str]) -> Iterator[str]:
+    """The paths, with folders replaced by the pictures in and below them, in order of names."""
+    for path in paths:
+        if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for names that are too long)
+            yield path
+            continue
+        found = [str(one) for one in sorted(Path(path).rglob("*")) if _is_picture(one, path)]
+        if not found:
+            raise ImageUnreadable(
+                f"{path}: no pictures in this folder ({', '.join(PICTURE_SUFFIXES)})"
+            )
+        yield from found
+
+
+def _is_picture(file: Path, folder: str) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
+
+
+def _standard_input() -> bytes:
+    return sys.stdin.buffer.read(MAX_STDIN_BYTES)
+
+
+def _print_answer(name: str, where: dict[str, Any], answer: Classification, as_json: bool) -> None:
     if as_json:
-        _print_json({"image": image, **as_mapping(answer)})
+        _print_json({**where, **as_mapping(answer)})
         return
     mark = " (unsure)" if answer.abstained else ""
     best = ", ".join(f"{one.label} {100 * one.score:.1f}%" for one in answer.top)
-    print(f"{image}: {best}{mark}", flush=True)
+    print(f"{name}: {best}{mark}", flush=True)
 
 
 def _selftest(options: argparse.Namespace) -> int:
+    from smidgen.runtime.selftest import examine
+
     with without_chatter():
-        classifier = Classifier(options.model, backend=options.backend, threads=options.threads)
+        classifier = Classifier(options.model, **_options_of(options))
     with classifier:
         report = examine(classifier)
     if options.json:
@@ -147,54 +258,70 @@ def _selftest(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    bundle = Bundle.open(options.model)
+    bundle = Bundle.open(options.model, trusted_key=options.trusted_key)
+    signature = "valid" if options.trusted_key else _signature(bundle)
     if options.json:
-        manifest = as_mapping(bundle.manifest)
         _print_json(
             {
                 "path": str(bundle.path),
                 "file_bytes": bundle.file_bytes,
                 "file_sha256": bundle.file_sha256,
-                "manifest": manifest,
+                "signature": signature,
+                "manifest": as_mapping(bundle.manifest),
             }
         )
         return 0
-    for name, value in _summary(bundle):
-        print(f"{name:<14} {value}")
+    _print_table(_summary(bundle, signature))
     return 0
 
 
-def _summary(bundle: Bundle) -> list[tuple[str, str]]:
-    manifest = bundle.manifest
-    size, verdict = manifest.preprocessing, manifest.verdict
-    labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
-    gate = "not judged"
-    if verdict is not None:
-        gate = (
-            f"{verdict.verdict}: top-1 {verdict.top1_percent:.2f} %, drop "
-            f"{verdict.drop_points:.2f} points on {verdict.images} images"
+def _signature(bundle: Bundle) -> str:
+    from smidgen.runtime import container, signatures
+
+    names = signatures.NAMES[bundle.manifest.model_format]
+    return "not verified" if names[2] in container.read(bundle.data).texts else "none"
+
+
+def _summary(bundle: Bundle, signature: str) -> Iterator[tuple[str, str]]:
+    manifest, origin = bundle.manifest, bundle.manifest.provenance
+    size, verdict, labels = manifest.preprocessing, manifest.verdict, manifest.labels
+    yield "name", manifest.name
+    yield "file", f"{bundle.path} ({bundle.file_bytes:,} bytes)"
+    yield "sha256", bundle.file_sha256
+    advice = "; give the signer's key: --trusted-key FILE" if signature == "not verified" else ""
+    yield "signature", signature + advice
+    yield "model", f"{manifest.scheme} .{manifest.model_format}, {origin.backbone}"
+    minimum = [f"{name} >= {version}" for name, version in sorted(manifest.minimum_runtime.items())]
+    yield "needs", ", ".join(minimum) or "any version of an engine"
+    yield "input", f"{size.width} x {size.height} RGB, {size.fit} {size.crop_fraction:g}"
+    more = ", ..." if len(labels) > 8 else ""
+    yield "labels", f"{len(labels)}: {', '.join(labels[:8])}{more}"
+    unsure = f"unsure below {100 * manifest.abstain_below:g} %" if manifest.abstain_below else ""
+    yield "decision", f"temperature {manifest.temperature:g}, {unsure or 'never unsure'}"
+    if verdict is None:
+        yield "gate", "not judged"
+    else:
+        yield (
+            "gate",
+            (
+                f"{verdict.verdict}: top-1 {verdict.top1_percent:.2f} %, drop "
+                f"{verdict.drop_points:.2f} points on {verdict.images} images"
+            ),
         )
-    return [
-        ("name", manifest.name),
-        ("file", f"{bundle.path} ({bundle.file_bytes:,} bytes)"),
-        ("sha256", bundle.file_sha256),
-        ("model", f"{manifest.scheme} .{manifest.model_format}, {manifest.provenance.backbone}"),
-        ("input", f"{size.width} x {size.height} RGB, {size.fit} {size.crop_fraction:g}"),
-        ("labels", f"{len(manifest.labels)}: {labels}"),
-        ("gate", gate),
-        ("made from", f"{manifest.provenance.source} {manifest.provenance.created_utc}".rstrip()),
-    ]
+    yield "made from", f"{origin.source} {origin.created_utc}".rstrip()
+    yield "passes", ", ".join(one.name for one in origin.passes) or "none"
 
 
 def _bench(options: argparse.Namespace) -> int:
+    from smidgen.runtime.timing import measure
+
     with without_chatter():
         sample = measure(
             options.model,
-            backend=options.backend,
-            threads=options.threads,
             warmup=options.warmup,
             runs=options.runs,
             image=options.image,
+            **_options_of(options),
         )
     if options.json:
         _print_json(as_mapping(sample))
@@ -211,33 +338,45 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    import shutil
-    import textwrap
-
     from smidgen.runtime import doctor
 
     chosen = tuple(ENGINES) if options.backend == "auto" else (options.backend,)
     report = doctor.examine(options.models, backends=chosen)
     if options.json:
         _print_json({**as_mapping(report), "can_run": report.can_run})
-    width = max(40, shutil.get_terminal_size().columns)
-    for title, text in () if options.json else doctor.screen(report):
-        lines = textwrap.wrap(
-            text, width - 12, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
-        )
-        print("\n".join(f"{title if line is lines[0] else '':<11} {line}" for line in lines))
+    else:
+        _print_table(doctor.screen(report))
     if not report.can_run:
         what = "one of the Bundles" if report.bundles else "Bundles"
         raise EngineMissing(f"no engine here runs {what}; the report says why and what to install")
     return 0
 
 
+def _print_table(rows: Iterator[tuple[str, str]]) -> None:
+    """Headings, and what is under them, wrapped at the width of the terminal."""
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns) - 12
+    for title, text in rows:
+        lines = textwrap.wrap(
+            text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+        )
+        print("\n".join(f"{title if not n else '':<11} {line}" for n, line in enumerate(lines)))
+
+
 def _print_json(mapping: dict[str, Any]) -> None:
     print(json.dumps(mapping), flush=True)
 
 
-def _complain(message: str) -> None:
-    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+def _complain(message: str, kind: str = "error") -> None:
+    print(f"{PROGRAM}: {kind}: {message}", file=sys.stderr)
+
+
+def _threads(text: str) -> Union[int, str]:
+    """An argparse type."""
+    number: int = 0 if text == "auto" else _at_least(1)(text)
+    return number or text
 
 
 def _at_least(low: int) -> Any:

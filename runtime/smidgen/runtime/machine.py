@@ -69,7 +69,7 @@ def gather(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Machine:
     if python.platform == "darwin":
         model, flags, total = of_sysctl(_sysctl())
     return Machine(
-        cpu_model=model or platform.processor(),
+        cpu_model=model or ("" if cpu else platform.processor()),  # which starts ``uname``
         architecture=platform.machine(),
         os=_os_name(),
         cpu_flags=tuple(flag for flag in FLAGS_OF_INTEREST if flag in flags),

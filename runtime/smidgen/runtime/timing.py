@@ -11,23 +11,26 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classifier
 from smidgen.runtime.engine import Engine
 from smidgen.runtime.engines import select_engine
 from smidgen.runtime.errors import ArgumentInvalid, ImageUnreadable, SelfTestFailed
-from smidgen.runtime.preprocessing import decode, load_pixels
+from smidgen.runtime.preprocessing import load_pixels
 from smidgen.runtime.selftest import golden_png
+
+if TYPE_CHECKING:
+    from smidgen.runtime.signatures import KeySource
 
 
 @dataclass(frozen=True)
 class TimingSample:
     """Raw nanoseconds of one process, in the order in which they were taken.
 
-    The four tuples have one entry per run. ``whole_ns`` is one run from the image file to the
-    scores: the sum of its three parts, which follow each other without a gap.
+    The four tuples have one entry per run. ``whole_ns`` is one ``Classifier.classify`` of the image
+    file, from the call to the answer: its three parts, and what is around them.
     """
 
     engine: str
@@ -55,15 +58,18 @@ def measure(  # noqa: PLR0913  (keyword-only: a benchmark's knobs)
     path: Union[str, os.PathLike[str]],
     *,
     backend: Union[str, Engine] = "auto",
-    threads: int = 1,
+    threads: Union[int, str] = 1,
     warmup: int = 5,
     runs: int = 50,
     image: Optional[Union[str, os.PathLike[str]]] = None,
+    trusted_key: Optional[KeySource] = None,
+    **options: Any,
 ) -> TimingSample:
     """Time a Bundle: import, load, first inference, ``warmup`` unrecorded runs, then ``runs``.
 
-    One run is decode, then pre-processing, then inference, on one picture: ``image``, or the
-    golden picture inside the Bundle (in memory). The garbage collector is off during the runs.
+    One run is one ``classify`` of one picture: ``image``, or the golden picture inside the Bundle
+    (in memory). ``options`` are further ones of ``Classifier``. The garbage collector is off during
+    the runs. ``threads="auto"`` is tuned before them.
 
     Raises:
         ArgumentInvalid: ``warmup`` below 0 or ``runs`` below 1.
@@ -72,7 +78,7 @@ def measure(  # noqa: PLR0913  (keyword-only: a benchmark's knobs)
     """
     if warmup < 0 or runs < 1:
         raise ArgumentInvalid(f"warmup = {warmup}, runs = {runs}: expected at least 0 and 1")
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, trusted_key=trusted_key)
     source = _source(bundle, image)
     pixels = load_pixels(source, bundle.manifest.preprocessing)
 
@@ -80,16 +86,18 @@ def measure(  # noqa: PLR0913  (keyword-only: a benchmark's knobs)
     engine = select_engine(backend, bundle.manifest)
     imported = time.perf_counter_ns()
     del bundle  # the classifier reads the file again: one copy in memory, as in an application
-    with Classifier(path, backend=engine, threads=threads) as classifier:
+    options.update(backend=engine, threads=threads, trusted_key=trusted_key)
+    with Classifier(path, **options) as classifier:
         loaded = time.perf_counter_ns()
         classifier.scores(pixels[None])
         first = time.perf_counter_ns()
+        classifier.tune()
         rows = _timed_runs(classifier, source, warmup, runs)
         decode_ns, preprocess_ns, inference_ns, whole_ns = zip(*rows)
         return TimingSample(
             engine=classifier.engine_name,
             engine_version=classifier.engine_version,
-            threads=threads,
+            threads=classifier.threads,
             warmup_runs=warmup,
             import_ns=imported - start,
             load_ns=loaded - imported,
@@ -142,7 +150,6 @@ def _timed_runs(
     classifier: Classifier, source: Union[str, bytes], warmup: int, runs: int
 ) -> list[tuple[int, int, int, int]]:
     """``runs`` rows of decode, pre-processing, inference and whole, in nanoseconds."""
-    preprocessing = classifier.manifest.preprocessing
     clock = time.perf_counter_ns
     rows = []
     was_enabled = gc.isenabled()
@@ -151,13 +158,9 @@ def _timed_runs(
     try:
         for _ in range(warmup + runs):
             start = clock()
-            picture = decode(source)
-            decoded = clock()
-            pixels = load_pixels(picture, preprocessing)
-            ready = clock()
-            classifier.scores(pixels[None])
-            done = clock()
-            rows.append((decoded - start, ready - decoded, done - ready, done - start))
+            spent = classifier.classify(source).timings
+            whole_ns = clock() - start
+            rows.append((spent.decode_ns, spent.preprocess_ns, spent.inference_ns, whole_ns))
     finally:
         if was_enabled:
             gc.enable()
