@@ -308,3 +308,15 @@ def test_options_reach_the_engine(make_bundle: MakeBundle) -> None:
     )
     assert seen == [EngineOptions(3, ("gpu",), ("cuda",))]
     assert classifier.threads == 3
+
+
+def test_an_isolated_engine_gives_the_same_answers(make_bundle: MakeBundle) -> None:
+    path = make_bundle("tflite", "int8")
+    pictures = [grey(level) for level in range(0, 256, 16)]
+    with Classifier(path, threads=1) as classifier:
+        expected = [one.top for one in classifier.classify_batch(pictures)]
+    with Classifier(path, threads=1, isolate=True) as classifier:
+        assert classifier.engine_name == "litert"
+        assert [one.top for one in classifier.classify_batch(pictures)] == expected
+    with pytest.raises(EngineFailed, match="cannot be isolated"):
+        Classifier(make_bundle("onnx"), backend=FakeEngine(), isolate=True)

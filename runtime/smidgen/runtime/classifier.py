@@ -92,6 +92,7 @@ class Classifier:
         delegates: Sequence[str] = (),
         providers: Sequence[str] = (),
         trusted_key: Optional[KeySource] = None,
+        isolate: bool = False,
     ) -> None:
         """Open and check a Bundle and load it into an engine.
 
@@ -103,6 +104,7 @@ class Classifier:
             delegates: for TFLite engines: names of delegates, or paths of their libraries.
             providers: for ONNX Runtime: execution providers, the preferred one first.
             trusted_key: open nothing but a file signed with this key (see ``Bundle.open``).
+            isolate: run the engine in a child process, whose death is an EngineFailed here.
 
         Raises:
             NotABundle, BundleDamaged, BundleUntrusted: the file cannot be trusted.
@@ -119,6 +121,10 @@ class Classifier:
         engine = select_engine(backend, self.bundle.manifest)
         self.engine_name: str = engine.name
         self.engine_version: str = engine.version()
+        if isolate:
+            from smidgen.runtime.isolation import isolated
+
+            engine = isolated(engine)
         options = EngineOptions(1, tuple(delegates), tuple(providers))
         self._lock = threading.Lock()
         self._is_open = True
@@ -126,7 +132,7 @@ class Classifier:
             lambda count: engine.open(
                 self.bundle.data, self.bundle.manifest, replace(options, threads=count)
             ),
-            tuning.choose(threads, self._identity(options)),
+            tuning.choose(threads, self._identity(options, isolate)),
         )
 
     @property
@@ -280,7 +286,7 @@ class Classifier:
     ) -> None:
         self.close()
 
-    def _identity(self, options: EngineOptions) -> tuple[str, ...]:
+    def _identity(self, *options: object) -> tuple[str, ...]:
         """What the best number of threads depends on, beside the machine."""
         payload = self.manifest.payload_sha256
         return (payload, self.engine_name, self.engine_version, repr(options))

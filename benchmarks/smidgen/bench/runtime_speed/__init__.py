@@ -1,0 +1,1 @@
+"""How fast the runtime is: decoders, streams, and others beside it."""
