@@ -125,7 +125,7 @@ class Classifier:
             from smidgen.runtime.isolation import isolated
 
             engine = isolated(engine)
-        options = EngineOptions(1, tuple(delegates), tuple(providers))
+        self.options = options = EngineOptions(1, tuple(delegates), tuple(providers))
         self._lock = threading.Lock()
         self._is_open = True
         self._session = tuning.TunedSession(

@@ -142,7 +142,8 @@ def promises_bits(engine: str, version: str, options: EngineOptions, manifest: M
     """
     made_with = manifest.provenance.versions.get("ai-edge-litert")
     plain = not options.delegates or options.delegates == ("xnnpack",)
-    return engine == "litert" and manifest.scheme == "int8" and plain and version == made_with
+    is_int8 = manifest.scheme == "int8" and manifest.output.dtype != "float32"
+    return engine == "litert" and is_int8 and plain and version == made_with
 
 
 def _problem(engine: str, manifest: Manifest, wrong: bool, machine: str) -> Optional[KnownProblem]:

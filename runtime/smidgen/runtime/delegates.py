@@ -74,21 +74,19 @@ def library_of(path: str) -> None:
 def _loaded(
     engine: str, name: str, library: str, options: dict[str, str], load: LoadDelegate
 ) -> Any:
-    what = (
-        f"delegate {name!r}: the library {library}" if name in LIBRARIES else f"delegate {library}"
-    )
+    what = f"delegate {name!r}" + (f" ({library})" if library != name else "")
     try:
         return load(library, options)
     except OSError as error:
-        raise failed(
-            engine, f"{what} cannot be loaded; install it, or give its path", error
-        ) from error
+        advice = "cannot be loaded; install it, or give its path"
+        raise failed(f"{engine}:", f"{what} {advice}", error) from error
     except AttributeError as error:
         raise EngineFailed(
-            f"{engine} {what} is not a delegate: it has no {_ENTRY_POINT}; give another path"
+            f"{engine}: {what} is not a delegate: it has no {_ENTRY_POINT}; give another path"
         ) from error
     except Exception as error:  # ValueError from the library itself, RuntimeError off CPython
-        raise failed(engine, f"{what} refused; check the device and the options", error) from error
+        advice = "refused; check the device and the options"
+        raise failed(f"{engine}:", f"{what} {advice}", error) from error
 
 
 def _path(name: str) -> str:

@@ -25,15 +25,13 @@ class EngineOptions:
     """How an engine shall run a Bundle. What an engine does not have, it refuses.
 
     ``threads``: CPU threads of one inference, 1 to 256. ``delegates`` (TFLite engines):
-    ``"xnnpack"``, ``"no-xnnpack"``, names of ``delegates.LIBRARIES``, or paths of libraries;
-    ``delegate_options``: keys and values for each of those libraries. ``providers`` (ONNX Runtime):
-    execution providers, the preferred one first; none is the CPU.
+    ``"xnnpack"``, ``"no-xnnpack"``, names of ``delegates.LIBRARIES``, or paths of libraries.
+    ``providers`` (ONNX Runtime): execution providers, the preferred one first; none is the CPU.
     """
 
     threads: int = 1
     delegates: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
-    delegate_options: tuple[tuple[str, str], ...] = ()
 
 
 class Session(Protocol):

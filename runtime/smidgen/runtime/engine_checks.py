@@ -85,7 +85,7 @@ def import_library(engine: str, module: str) -> Any:
         return importlib.import_module(module)
     except Exception as error:  # a wheel built for another numpy fails in many ways
         raise EngineMissing(
-            f"{engine} is installed but does not import ({_first_line(error)}); reinstall it"
+            f"{engine} is installed but does not import ({_one_line(error)}); reinstall it"
         ) from error
 
 
@@ -129,12 +129,11 @@ def failed(engine: str, what: str, error: Exception) -> EngineFailed:
         if match is not None:
             name = match.group(1) + (f" {match.group(2)}" if match.group(2) else "")
             return EngineFailed(
-                f"{engine} {what}: it has no operator {name} ({_first_line(error)}); upgrade the "
+                f"{engine} {what}: it has no operator {name} ({_one_line(error)}); upgrade the "
                 "engine, or export without it"
             )
-    return EngineFailed(f"{engine} {what} ({_first_line(error)})")
+    return EngineFailed(f"{engine} {what} ({_one_line(error)})")
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

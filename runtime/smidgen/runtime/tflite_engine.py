@@ -33,14 +33,16 @@ _SCALE_RELATIVE_TOLERANCE = 1e-5
 class TfliteEngine:
     """A wheel with TensorFlow Lite's Python ``Interpreter``; takes delegates, not providers.
 
-    What it promises about scores: see ``compatibility.promises_bits``. ``load_delegate`` stands in
-    for the wheel's own, for tests of what no machine here has.
+    What it promises about scores: see ``compatibility.promises_bits``. ``delegate_options``: keys
+    and values for delegates that are libraries; ``dataclasses.replace`` gives an engine with them.
+    ``load_delegate`` stands in for the wheel's own, for tests of what no machine here has.
     """
 
     name: str
     module: str
     distribution: str
     model_format: ModelFormat = "tflite"
+    delegate_options: tuple[tuple[str, str], ...] = ()
     load_delegate: Optional[LoadDelegate] = None
 
     def available(self) -> bool:
@@ -65,7 +67,7 @@ class TfliteEngine:
             kind = "BUILTIN" if xnnpack else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
             settings["experimental_op_resolver_type"] = library.OpResolverType[kind]
         delegates = load_delegates(
-            self.name, options.delegates, options.delegate_options, self._load_delegate
+            self.name, options.delegates, self.delegate_options, self._load_delegate
         )
         try:
             interpreter = library.Interpreter(
