@@ -83,9 +83,10 @@ def main() -> None:
             try:
                 answer: tuple[Buffer, ...] = server.answer(kind, body)
                 status = DONE
-            except (EngineError, MemoryError) as error:
+            except Exception as error:
                 status = MISSING if isinstance(error, EngineMissing) else FAILED
-                text = str(error) or "not enough memory for this model"
+                kind_of = "" if isinstance(error, EngineError) else f"{type(error).__name__}: "
+                text = f"{kind_of}{error}"
                 answer = (text.encode("utf-8", "replace")[:MAX_TEXT_BYTES],)
             with suppress(AttributeError, ImportError):
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -112,7 +113,7 @@ class _Server:
         self._base_bytes = 0
 
     def answer(self, kind: int, body: bytearray) -> tuple[Buffer, ...]:
-        """The body of the answer. Raises EngineError, or MemoryError."""
+        """The body of the answer. Raises EngineError, or what a library raises."""
         first, second, third = SIZES.unpack_from(body)
         rest = memoryview(body)[SIZES.size :]
         if kind == RUN:

@@ -19,6 +19,9 @@ from smidgen.runtime.errors import SchemaError
 
 T = TypeVar("T")
 
+MAX_ITEMS = 1 << 16
+"""Of a list or table; a file from others may hold millions, which would take seconds."""
+
 
 def setting(
     default: Any = dataclasses.MISSING,
@@ -79,8 +82,9 @@ def convert(
     if origin is dict:
         if not isinstance(value, Mapping):
             raise SchemaError(f"{where}: expected a table of strings, got {_show(value)}")
+        _check_length(value, where)
         inner = get_args(hint)[1]
-        return {str(k): convert(v, inner, _dotted(where, str(k))) for k, v in value.items()}
+        return {str(k): convert(v, inner, _dotted(where, _key(k))) for k, v in value.items()}
     return _convert_scalar(value, hint, where, metadata)
 
 
@@ -104,7 +108,7 @@ def unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]!r}?" if near else ""
     place = f" in [{where}]" if where else ""
-    return f"unknown key {key!r}{place};{hint} known keys: {', '.join(known)}"
+    return f"unknown key {_quoted(key)}{place};{hint} known keys: {', '.join(known)}"
 
 
 def _convert_optional(value: object, hint: Any, where: str, metadata: Mapping[str, Any]) -> Any:
@@ -128,6 +132,7 @@ def _convert_tuple(
 ) -> Any:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise SchemaError(f"{where}: expected a list, got {_show(value)}")
+    _check_length(value, where)
     if len(args) == 2 and args[1] is Ellipsis:
         hints = [args[0]] * len(value)
     else:
@@ -171,9 +176,23 @@ def _range(low: Optional[float], high: Optional[float]) -> str:
     return f"{low:g} to {high:g}"
 
 
-def _show(value: object) -> str:
+def _check_length(value: Union[Mapping[Any, Any], Sequence[Any]], where: str) -> None:
+    if len(value) > MAX_ITEMS:
+        raise SchemaError(f"{where}: {len(value)} items, at most {MAX_ITEMS} are allowed")
+
+
+def _key(key: object) -> str:
+    text = str(key)
+    return text if text.isprintable() and len(text) <= 60 else _quoted(text)
+
+
+def _quoted(value: object) -> str:
     text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _show(value: object) -> str:
+    return f"{_quoted(value)} ({type(value).__name__})"
 
 
 def _dotted(where: str, name: str) -> str:
