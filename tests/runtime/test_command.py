@@ -282,6 +282,15 @@ def test_a_trusted_key(model: str, photo: str, tmp_path: Path, capsys: Capture) 
     assert main(["info", model, "--trusted-key", "absent.pem"]) == 1
 
 
+def test_engine_options(model: str, photo: str) -> None:
+    for option in ("--isolate", "--delegate=no-xnnpack", "--delegate=xnnpack"):
+        done = command("classify", model, photo, option)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{photo}: red 90.6%\n", "")
+    for option in ("--delegate=absent", "--provider=CUDAExecutionProvider"):
+        done = command("classify", model, photo, option)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
 def test_threads_are_a_number_or_auto(model: str, photo: str, capsys: Capture) -> None:
     for threads in ("1", "2", "auto"):
         assert main(["classify", model, photo, photo, "--threads", threads]) == 0
@@ -294,14 +303,14 @@ def test_our_own_warnings_are_a_line_and_others_silent(capsys: Capture) -> None:
     import warnings
 
     from smidgen.runtime import command as module
+    from smidgen.runtime.errors import SlowEngineWarning
 
-    ours = type("SlowWarning", (UserWarning,), {"__module__": "smidgen.runtime.errors"})
     before = warnings.showwarning
     with warnings.catch_warnings():
         warnings.showwarning = module.show_warning
         warnings.simplefilter("always")
         warnings.warn("EXIF is odd", UserWarning, stacklevel=1)
-        warnings.warn("20 times slower here", ours, stacklevel=1)
+        warnings.warn("20 times slower here", SlowEngineWarning, stacklevel=1)
     assert capsys.readouterr().err == "smidgen-runtime: warning: 20 times slower here\n"
     assert warnings.showwarning is before
 

@@ -90,13 +90,13 @@ def test_an_engine_that_crashes_at_import(
 
 
 def test_after_a_crash_the_next_task_is_done(planted: Callable[[str, str], str]) -> None:
-    """The decoders share one child: simplejpeg ends it, Pillow and OpenCV still have answers."""
+    """The extras share one child: simplejpeg ends it, Pillow and OpenCV still have answers."""
     pytest.importorskip("PIL")
     done = run_doctor("--json", "--backend", "litert", path=planted("simplejpeg", CRASHES))
-    states = {one["name"]: one["state"] for one in json.loads(done.stdout)["decoders"]}
+    states = {one["name"]: one["state"] for one in json.loads(done.stdout)["extras"]}
     assert states["pillow"] == "works"
     assert states["simplejpeg"] == "crashed"
-    assert states["opencv-python"] in ("works", "absent")
+    assert states["opencv"] in ("works", "absent")
 
 
 def test_an_engine_that_hangs(
@@ -112,7 +112,7 @@ def test_libraries_that_print_do_not_disturb(planted: Callable[[str, str], str])
     path = planted("simplejpeg", "import os; print('hello}'); os.write(1, b'{}\\n')")
     done = run_doctor("--json", "--backend", "litert", path=path)
     report = json.loads(done.stdout)
-    assert [one["state"] for one in report["decoders"]][:2] == ["works", "works"]
+    assert [one["state"] for one in report["extras"]][:2] == ["works", "works"]
 
 
 def test_a_folder_with_a_module_of_ours_is_not_searched(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_screen_fits_a_terminal(make_bundle: MakeBundle) -> None:
     headings = [line[:11].strip() for line in lines if line[:11].strip()]
     assert headings == [
         "runtime", "python", "machine", "features", "threads", "memory", "clock", "engines",
-        "decoders", "bundle", "to install",
+        "extras", "bundle", "to install",
     ]  # fmt: skip
 
 

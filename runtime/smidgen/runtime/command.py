@@ -20,7 +20,13 @@ from smidgen.runtime import __version__, streams
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classification, Classifier
 from smidgen.runtime.engines import ENGINES
-from smidgen.runtime.errors import EngineMissing, ImageUnreadable, SelfTestFailed, SmidgenError
+from smidgen.runtime.errors import (
+    EngineMissing,
+    ImageUnreadable,
+    SelfTestFailed,
+    SlowEngineWarning,
+    SmidgenError,
+)
 from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping
 
@@ -119,12 +125,15 @@ def _add_engine_options(command: argparse.ArgumentParser, threads: str) -> None:
     )  # fmt: skip
     command.add_argument(
         "--delegate", action="append", default=[], metavar="NAME",
-        help="of TFLite engines: a name, or the path of its library",
+        help="of TFLite engines: xnnpack, no-xnnpack, a known name, or the path of a library",
     )  # fmt: skip
     command.add_argument(
         "--provider", action="append", default=[], metavar="NAME",
         help="of ONNX Runtime: an execution provider; the first one is preferred",
     )  # fmt: skip
+    command.add_argument(
+        "--isolate", action="store_true", help="run the engine in a child process, which may crash"
+    )
 
 
 def _options_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -134,6 +143,7 @@ def _options_of(options: argparse.Namespace) -> dict[str, Any]:
         "threads": options.threads,
         "delegates": tuple(options.delegate),
         "providers": tuple(options.provider),
+        "isolate": options.isolate,
         "trusted_key": options.trusted_key,
     }
 
@@ -157,7 +167,7 @@ def show_warning(
     message: Union[Warning, str], category: type[Warning], *_: object, **__: object
 ) -> None:
     """Our own warnings in a line; not libraries' remarks: odd EXIF data, deprecations."""
-    if category.__module__.startswith("smidgen."):
+    if issubclass(category, SlowEngineWarning):
         _complain(str(message), "warning")
 
 

@@ -24,10 +24,16 @@ from smidgen.runtime import machine
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.engine_checks import installed_version, is_installed
 from smidgen.runtime.engines import ENGINES, install_advice
-from smidgen.runtime.errors import ArgumentInvalid, SmidgenError
+from smidgen.runtime.errors import ArgumentInvalid, SlowEngineWarning, SmidgenError
 
-DECODERS = {"pillow": "PIL.Image", "simplejpeg": "simplejpeg", "opencv-python": "cv2"}
-"""Distributions that read pictures, with the module of each. Pillow is the reference."""
+EXTRAS = {
+    "pillow": "PIL.Image",
+    "simplejpeg": "simplejpeg",
+    "opencv": "cv2",
+    "cryptography": "cryptography.hazmat.primitives.asymmetric.ed25519",
+}
+"""Packages that the runtime uses where they are, with the module of each. Pillow comes first: it is
+the reference that decodes pictures."""
 Task = tuple[str, Optional[str]]
 """A library to import, and with a path a Bundle to run on it."""
 _CHILD = (
@@ -38,7 +44,7 @@ _CHILD = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One engine or decoder, or one engine on one Bundle.
+    """One engine or extra, or one engine on one Bundle.
 
     ``state`` is ``absent``, ``works``, ``broken`` (does not import) or ``crashed`` (ended its
     process); of a Bundle ``runs`` (its golden sample comes out right), ``slow`` (also), ``wrong``
@@ -82,7 +88,7 @@ class DoctorReport:
     numpy: str
     machine: machine.Machine
     engines: tuple[Finding, ...]
-    decoders: tuple[Finding, ...]
+    extras: tuple[Finding, ...]
     bundles: tuple[BundleNeeds, ...]
     install: str
 
@@ -123,7 +129,7 @@ def examine(
         found = list(_in_children(tasks, child_seconds)) if engine.available() else [Finding(name)]
         engines.append(found[0])
         runs += [(p, one) for p, one in zip(mine, found[1:]) if found[0].state == "works"]
-    decoders = tuple(_in_children([(name, None) for name in DECODERS], child_seconds))
+    extras = tuple(_in_children([(name, None) for name in EXTRAS], child_seconds))
     needs = tuple(_needs(one, runs) for one in opened)
     return DoctorReport(
         runtime=__version__,
@@ -133,9 +139,9 @@ def examine(
         numpy=np.__version__,
         machine=machine.gather(),
         engines=tuple(engines),
-        decoders=decoders,
+        extras=extras,
         bundles=needs,
-        install=install_line(engines, needs, decoders[0].state == "works"),
+        install=install_line(engines, needs, extras[0].state == "works"),
     )
 
 
@@ -155,7 +161,7 @@ def screen(report: DoctorReport) -> Iterator[tuple[str, str]]:
     heat = here.temperature_celsius
     heat_text = "temperature not told" if heat is None else f"{heat:.0f} degrees Celsius"
     yield "clock", f"{heat_text}; governor {here.governor or 'not told'}"
-    for title, found in (("engines", report.engines), ("decoders", report.decoders)):
+    for title, found in (("engines", report.engines), ("extras", report.extras)):
         for one in found:
             took = f", imports in {one.import_ns / 1e9:.2f} s" if one.state == "works" else ""
             detail = f": {one.detail}" if one.detail else ""
@@ -190,9 +196,9 @@ def _import(name: str) -> dict[str, Any]:
     if name in ENGINES:
         ENGINES[name].load()
         version = ENGINES[name].version()
-    elif is_installed(DECODERS[name]):
-        importlib.import_module(DECODERS[name])
-        version = installed_version(name, DECODERS[name])
+    elif is_installed(EXTRAS[name]):
+        importlib.import_module(EXTRAS[name])
+        version = installed_version(name, EXTRAS[name])
     else:
         return {}
     import_ns = time.perf_counter_ns() - start
@@ -204,9 +210,9 @@ def _run(name: str, path: str) -> dict[str, Any]:
     from smidgen.runtime.selftest import selftest
 
     with warnings.catch_warnings(record=True) as remarks:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", SlowEngineWarning)
         classifier = Classifier(path, backend=name, threads=1)
-    slow = [str(one.message) for one in remarks if one.category.__module__.startswith("smidgen.")]
+    slow = [str(one.message) for one in remarks if issubclass(one.category, SlowEngineWarning)]
     with classifier:
         if classifier.manifest.golden is not None:
             try:
