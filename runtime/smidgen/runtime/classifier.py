@@ -101,8 +101,7 @@ class Classifier:
             backend: ``"auto"``, a name of ``engines.ENGINES``, or an engine object.
             threads: CPU threads of one inference; ``"auto"`` measures once per device and Bundle,
                 before the second answer and for at most a second (see ``tuning``).
-            delegates: for TFLite engines: names of delegates, or paths of their libraries.
-            providers: for ONNX Runtime: execution providers, the preferred one first.
+            delegates, providers: see ``engine.EngineOptions``.
             trusted_key: open nothing but a file signed with this key (see ``Bundle.open``).
             isolate: run the engine in a child process, whose death is an EngineFailed here.
 
@@ -125,7 +124,8 @@ class Classifier:
             from smidgen.runtime.isolation import isolated
 
             engine = isolated(engine)
-        self.options = options = EngineOptions(1, tuple(delegates), tuple(providers))
+        options = EngineOptions(1, tuple(delegates), tuple(providers))
+        self.options: EngineOptions = options  # but for the threads: see ``threads``
         self._lock = threading.Lock()
         self._is_open = True
         self._session = tuning.TunedSession(
@@ -192,22 +192,21 @@ class Classifier:
         that is blocked is waited for one second). ``frames`` is not closed.
 
         Args:
-            frames: any iterable of what ``classify`` takes; see ``stream.frames_of`` for a camera.
+            frames: any iterable of what ``classify`` takes; ``frames_of`` opens cameras and videos.
             top: as for ``classify``.
-            smoothing: ``a`` of ``s_t = a * s_(t-1) + (1 - a) * p_t``, at least 0 and below 1: an
-                exponential moving average over the frames that are answered, of the probabilities
-                p. What is shown, its order, and ``abstained`` are by s. 0 smooths nothing.
+            smoothing: ``a`` of the exponential moving average ``s_t = a * s_(t-1) + (1 - a) * p_t``
+                of the answers' probabilities, 0 <= a < 1. Scores, their order and ``abstained`` are
+                by s: ``a = 0.8`` weighs about the last ``1 / (1 - a) = 5`` answers.
             drop: True: frames that come while the engine is busy are passed over, so that an
-                answer is always about the newest one. False: every frame is answered, and the
-                source waits. None: what ``frames.live`` says (a camera of ``frames_of``: True),
-                else False.
+                answer is about the newest one. False: the source waits, every frame is answered.
+                None: ``frames.live`` (True for a camera of ``frames_of``), else False.
             errors: a frame that cannot be read ends the stream with its ImageError (``"raise"``),
                 or is a result of its own (``"yield"``).
 
         Raises:
-            ArgumentInvalid: now, for the arguments.
-            ImageError: with ``errors="raise"``, for a frame; for a camera that fails always.
-            EngineFailed: the engine failed while running, or the classifier was closed.
+            ArgumentInvalid: at the call.
+            ImageError: with ``errors="raise"``, for a frame; always for a camera that fails.
+            EngineFailed: the engine failed, or the classifier was closed.
         """
         _check_top(top)
         _check_several(frames, "stream()")
@@ -261,10 +260,7 @@ class Classifier:
         return scores
 
     def tune(self) -> None:
-        """Measure now what ``threads="auto"`` would measure before the second answer.
-
-        For a service that is starting: at most one second, nothing where the number is known.
-        """
+        """Measure now what ``threads="auto"`` would before the second answer."""
         size = self.manifest.preprocessing
         with self._lock:
             self._session.tune(np.zeros((1, size.height, size.width, 3), np.uint8))
@@ -327,10 +323,9 @@ class Classifier:
 
 
 def highest(scores: Scores, count: int) -> list[int]:
-    """The positions of the ``count`` highest of ``(classes,)`` scores, best first.
+    """The positions of the ``count`` highest of ``(classes,)`` scores, as a stable sort has them.
 
-    Equal scores keep their order, as in a stable sort of all of them; only those that can be among
-    the first ``count`` are sorted.
+    Only those that can be among them are sorted.
     """
     if count < len(scores):
         least = np.partition(scores, -count)[-count]

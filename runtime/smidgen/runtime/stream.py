@@ -37,10 +37,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What came of one frame: ``classification``, or the ``error`` for which there is none.
+    """A frame's ``classification``, or the ``error`` for which there is none.
 
-    ``index`` counts all frames of the source from 0; ``dropped`` those that were passed over since
-    the result before this one.
+    ``index`` counts the source's frames from 0; ``dropped`` those passed over just before this one.
     """
 
     index: int
@@ -57,13 +56,11 @@ class FrameResult:
 
 
 class MovingAverage:
-    """Exponential: ``s_1 = p_1``, ``s_t = a * s_(t-1) + (1 - a) * p_t`` with ``0 <= a < 1``.
-
-    ``t`` counts answers, not seconds: ``a = 0.8`` weighs about the last ``1 / (1 - a) = 5``.
-    """
+    """``s_1 = p_1``, ``s_t = a * s_(t-1) + (1 - a) * p_t``; ``t`` counts answers, not seconds."""
 
     def __init__(self, weight: float) -> None:
-        self._weight, self._value = weight, None  # type: float, Optional[Scores]
+        self._weight = weight
+        self._value: Optional[Scores] = None
 
     def add(self, probabilities: Scores) -> Scores:
         """``(classes,) float32`` in and out."""
@@ -74,10 +71,7 @@ class MovingAverage:
 
 
 class HandOver(Generic[Item]):
-    """A queue of ``room`` items from one thread to another; either side can end it.
-
-    ``drop``: a full queue forgets its oldest item instead of letting ``put`` wait.
-    """
+    """A queue of ``room`` items; ``put`` into a full one waits, or with ``drop`` pushes one out."""
 
     def __init__(self, room: int, *, drop: bool) -> None:
         self._room, self._drop = room, drop
@@ -100,7 +94,7 @@ class HandOver(Generic[Item]):
             return not self._closed
 
     def end(self, error: Optional[BaseException] = None) -> None:
-        """Nothing comes any more; ``error`` is raised behind the last item."""
+        """The writer leaves; ``error`` is raised behind the last item."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
@@ -129,12 +123,10 @@ class HandOver(Generic[Item]):
 def prepared(
     frames: Iterable[ImageSource], prepare: Callable[[ImageSource], Result], *, drop: bool
 ) -> Generator[tuple[int, Union[Result, ImageError]], None, None]:
-    """``prepare`` of every frame with the frame's index, made by a thread ahead of the reader.
+    """Frames' indexes and ``prepare`` of them, made by a thread ahead of the reader.
 
-    With ``drop`` a second thread takes the frames from their source as fast as they come, and the
-    newest one wins at either step. The threads begin with the first ``next`` and end with the
-    generator, however it ends. A frame's ImageError stands in its place; what the source raises is
-    raised here.
+    With ``drop`` a second thread takes frames as fast as they come, and the newest one wins at
+    either step. A frame's ImageError stands in its place; what the source raises is raised here.
     """
 
     def work(numbered: tuple[int, ImageSource]) -> tuple[int, Union[Result, ImageError]]:
@@ -170,7 +162,7 @@ def results(
     label: Callable[[Result], Classification],
     raises: bool,
 ) -> Iterator[FrameResult]:
-    """What ``label`` says of each of the ``prepared`` frames. Ends ``ahead`` when it ends."""
+    """What ``label`` says of each of the ``prepared`` frames; closes ``ahead``."""
     before = -1
     with contextlib.closing(ahead):
         for index, item in ahead:
@@ -210,22 +202,19 @@ class Capture(Protocol):
     """What ``frames_of`` needs of ``cv2.VideoCapture``."""
 
     def isOpened(self) -> bool:  # noqa: N802  (OpenCV's name)
-        """Whether there is such a camera or file."""
         ...
 
     def read(self) -> tuple[bool, Any]:
-        """Whether there was a frame, and it: ``(H, W, 3) uint8, BGR`` or ``(H, W)`` grey."""
+        """Whether there was a frame; ``(H, W, 3) uint8, BGR`` or ``(H, W)`` grey."""
         ...
 
-    def release(self) -> None:
-        """Give the device back."""
-        ...
+    def release(self) -> None: ...
 
 
 class VideoFrames:
-    """Frames as ``(H, W, 3) uint8, RGB, 0..255`` arrays (grey: ``(H, W)``); a context manager.
+    """Frames as ``(H, W, 3) uint8, RGB, 0..255`` (grey: ``(H, W)``); a context manager.
 
-    ``live``: a camera, whose frames do not wait. It never ends by itself; a file does.
+    ``live``: a camera, whose frames do not wait.
     """
 
     def __init__(self, capture: Capture, name: str, *, live: bool) -> None:
@@ -273,9 +262,8 @@ def frames_of(
     """The frames of a camera or a video file, for ``Classifier.stream``.
 
     Args:
-        source: a camera's number (0 is the first one), its device file, or a video file. No
-            addresses: this package opens no connections.
-        capture: an open capture object to use instead of OpenCV's.
+        source: a camera's number from 0, its device file, or a video file; no network address.
+        capture: what to use instead of ``cv2.VideoCapture``.
 
     Raises:
         ImageUnreadable: no such camera or file, or OpenCV cannot read it.

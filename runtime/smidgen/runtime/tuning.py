@@ -1,14 +1,14 @@
 """How many threads one inference takes: measured once per device and Bundle, then remembered.
 
-``threads="auto"`` starts with what was remembered, else with up to four threads. Only a process
-that asks for a second answer measures, before that answer and for at most a second in all: whoever
-wants one answer does not wait. Candidates are 1, 2, 4, ... and as many as may run at once here
-(affinity and control groups count). More threads are taken where they save 5 % or more.
+``threads="auto"`` begins with the number that is remembered, else with up to four. Measured is
+before the second answer, for at most a second in all, so that whoever wants one answer does not
+wait. Candidates are 1, 2, 4, ... and as many as can run at once (affinity and control groups
+count); more are taken where they save 5 %.
 
-What was measured stands in ``$SMIDGEN_CACHE/threads``, else ``$XDG_CACHE_HOME/smidgen/threads``,
-else ``~/.cache/smidgen/threads``: a number in a file named by the hash of the model, the engine and
-its version, its options, and the processor. A cache that cannot be read or written is no error.
-``SMIDGEN_THREADS=2`` in the environment sets what "auto" is; a number given in the program wins.
+The number stands in ``$SMIDGEN_CACHE/threads``, else ``$XDG_CACHE_HOME/smidgen/threads``, else
+``~/.cache/smidgen/threads``, in a file named by the hash of model, engine, version, options and
+processor. A cache that cannot be read or written is no error. ``SMIDGEN_THREADS=2`` in the
+environment is what "auto" means then; nothing is measured.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from smidgen.runtime.engine import Pixels, Scores, Session
 
 BUDGET_NS = 1_000_000_000
-"""All of the measuring, opening the sessions included."""
+"""Of all the measuring, opening sessions included."""
 WORTH = 1.05
-"""More threads must be this many times as fast: they cost power, and other programs want them."""
+"""How many times as fast more threads must be: they cost power, and other programs want them."""
 _RUNS = 20
 _FIRST_GUESS = 4
 
@@ -52,8 +52,7 @@ def choose(
 
     Args:
         threads: a number (the engine checks it), or ``"auto"``.
-        identity: what else the best number depends on: model, engine, options.
-        environ: the process's environment.
+        identity: what the best number depends on, beside the machine.
 
     Raises:
         ArgumentInvalid: another text, or a ``SMIDGEN_THREADS`` that is no number of threads.
@@ -90,10 +89,7 @@ def candidates(usable: int) -> tuple[int, ...]:
 
 
 class TunedSession:
-    """Satisfies ``Session``: its second ``run`` first measures what ``choice`` leaves open.
-
-    For one thread at a time, as every session. ``threads`` is the number in use.
-    """
+    """Satisfies ``Session``: before its second ``run`` it measures what ``choice`` leaves open."""
 
     def __init__(
         self,
@@ -127,11 +123,7 @@ class TunedSession:
         self._session.close()
 
     def tune(self, pixels: Pixels) -> None:
-        """Compare the candidates, once; does nothing where the number is known.
-
-        Args:
-            pixels: ``(1, H, W, 3) uint8``, any picture.
-        """
+        """Compare the candidates, once, on ``(1, H, W, 3) uint8``."""
         rest = [one for one in self._candidates if one != self.threads]
         if not self._candidates:
             return
@@ -204,7 +196,6 @@ def _recall(memory: Optional[Path], usable: int) -> Optional[int]:
 
 
 def _remember(memory: Path, threads: int) -> None:
-    """A read-only or full cache is no error: the next process measures again."""
     from smidgen.runtime.files import write_text
 
     with contextlib.suppress(OutputError, OSError, ValueError):
