@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 import pytest
 
-from smidgen.runtime import Classifier, EngineFailed, EngineMissing, SmidgenError
+from smidgen.runtime import Classifier, EngineFailed, SmidgenError
 from smidgen.runtime.compatibility import check_fit
 from smidgen.runtime.engine import EngineOptions
 from smidgen.runtime.engine_checks import MAX_THREADS, dequantize, stored_pixels
@@ -116,40 +115,6 @@ def test_dequantize() -> None:
 @pytest.fixture
 def manifest(make_manifest: Callable[..., Any]) -> Any:
     return make_manifest("onnx", "float32", "")
-
-
-@pytest.fixture
-def only() -> Iterator[Callable[..., None]]:
-    """Puts fakes in place of the whole table; the table and its order come back afterwards."""
-    table = dict(ENGINES)
-
-    def put(*engines: FakeEngine) -> None:
-        ENGINES.clear()
-        ENGINES.update({engine.name: engine for engine in engines})
-
-    yield put
-    ENGINES.clear()
-    ENGINES.update(table)
-
-
-def test_auto_takes_the_first_that_is_installed_and_imports(
-    only: Callable[..., None], manifest: Any
-) -> None:
-    absent = FakeEngine("absent", installed=False)
-    broken = FakeEngine("broken", import_error="numpy is too new")
-    other = FakeEngine("other", model_format="tflite")
-    only(absent, broken, other, FakeEngine("third"), FakeEngine("fourth"))
-    assert select_engine("auto", manifest).name == "third"
-    assert select_engine("fourth", manifest).name == "fourth"
-    own = FakeEngine("own")
-    assert select_engine(own, manifest) is own
-    only(absent, broken)
-    with pytest.raises(EngineMissing, match="broken does not import"):
-        select_engine("auto", manifest)
-    only(absent)
-    for backend, words in (("auto", "no engine for"), ("absent", "'absent' for")):
-        with pytest.raises(EngineMissing, match=rf"{words}.*smidgen-runtime\[onnx\]"):
-            select_engine(backend, manifest)
 
 
 def test_an_unknown_backend_names_the_nearest(manifest: Any) -> None:

@@ -96,6 +96,39 @@ def test_a_swapped_channel_is_found(make_bundle: MakeBundle) -> None:
     assert failed_stages(examine(Classifier(path, backend=swapping))) == ["scores", "label"]
 
 
+def test_bits_where_the_engine_promises_them(
+    make_bundle: MakeBundle, make_manifest: Callable[..., Any], photo_png: bytes
+) -> None:
+    """One step of 1/256 is within the tolerance, and fails where equal bits are promised."""
+    stored: Any = np.array([[200, 40, 16]], np.float32) / 256
+    golden = make_golden(photo_png, SIZE, lambda _: stored, LABELS, 2 / 256)
+    versions = {"ai-edge-litert": "2.3.0"}
+    provenance = dataclasses.replace(
+        make_manifest("tflite", "int8", "").provenance, versions=versions
+    )
+    path = make_bundle("tflite", "int8", golden=golden, provenance=provenance)
+    for version, steps, passed, tolerance in (
+        ("2.3.0", 0, True, 0.0),
+        ("2.3.0", 1, False, 0.0),
+        ("2.4.0", 1, True, 2 / 256),
+        ("2.4.0", 3, False, 2 / 256),
+    ):
+        answer = stored + np.array([[steps, 0, 0]], np.float32) / 256
+        engine = FakeEngine(
+            "litert",
+            "tflite",
+            scores=lambda *_, answer=answer: answer,
+            reported_version=version,
+        )
+        report = examine(Classifier(path, backend=engine, threads=1))
+        assert report.passed is passed
+        assert report.stages[2].tolerance == tolerance
+        assert report.stages[2].difference == pytest.approx(steps / 256, abs=1e-6)
+        assert ("to the bit" in report.stages[2].detail) is (tolerance == 0)
+        delegated = Classifier(path, backend=engine, threads=1, delegates=("edgetpu",))
+        assert examine(delegated).stages[2].tolerance == 2 / 256
+
+
 def test_an_engine_that_fails_is_a_failed_stage(make_bundle: MakeBundle, golden: Any) -> None:
     report = examined(make_bundle, golden, scores=lambda *_: np.full((1, 3), np.nan, np.float32))
     assert failed_stages(report) == ["scores"]

@@ -26,6 +26,7 @@ MAX_THREADS = 256
 _MISSING_OPERATOR = (
     r"builtin opcode '(\w+)'(?: (version '\d+'))?",  # TFLite: none, or none of that version
     r"unresolved custom op: ([^\s.]+)()",  # TFLite
+    r"builtin_code out of range: (\d+)()",  # TFLite: newer than the library
     r"No Op registered for (\S+)()",  # ONNX Runtime: unknown to its standard
     r"([\w.:]+)\(-?\d+\) is not a registered function/op()",  # ONNX Runtime: a foreign domain
     r"Could not find an implementation for (\w+(?:\(\d+\))?)()",  # ONNX Runtime: no kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from smidgen.runtime.engine_checks import (
     ModelFormat,
@@ -53,21 +53,27 @@ class MicroEngine:
         refuse_providers(self.name, options)
         if options.delegates:
             raise EngineFailed(f"{self.name} has no delegates; leave {options.delegates} out")
-        create = self._library().Interpreter.from_bytes
-        arena_bytes = _FIRST_ARENA_BYTES
-        while True:
-            try:
-                inner = create(data, arena_size=arena_bytes)
-                break
-            except Exception as error:  # RuntimeError, whatever is wrong
-                arena_bytes *= 2
-                if arena_bytes > _LARGEST_ARENA_BYTES:
-                    what = "refused the model; its own words are on standard error"
-                    raise failed(self.name, what, error) from error
+        inner = fitting(self.name, self._library().Interpreter.from_bytes, data)
         return TfliteSession(self.name, _Interpreter(inner), data, manifest)
 
     def _library(self) -> Any:
         return import_library(self.name, "tflite_micro.python.tflite_micro.runtime")
+
+
+def fitting(engine: str, create: Callable[..., Any], data: bytes) -> Any:
+    """What ``create(data, arena_size=...)`` gives in the first arena that is large enough.
+
+    Raises EngineFailed when none is; whatever is wrong, tflite-micro raises the same error.
+    """
+    arena_bytes = _FIRST_ARENA_BYTES
+    while True:
+        try:
+            return create(data, arena_size=arena_bytes)
+        except Exception as error:
+            arena_bytes *= 2
+            if arena_bytes > _LARGEST_ARENA_BYTES:
+                what = "refused the model, in 256 MiB too; its own words are on standard error"
+                raise failed(engine, what, error) from error
 
 
 class _Interpreter:

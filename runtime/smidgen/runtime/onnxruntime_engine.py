@@ -74,12 +74,7 @@ class OnnxRuntimeEngine:
             inner = onnxruntime.InferenceSession(data, sess_options=settings, providers=providers)
         except Exception as error:  # its own classes, which derive from Exception alone
             raise failed(self.name, "refused the model", error) from error
-        absent = [name for name in providers if name not in inner.get_providers()]
-        if absent:  # it goes on with the CPU, and says so in its log alone
-            raise EngineFailed(
-                f"{self.name}: {', '.join(absent)} did not start; install what it needs (driver, "
-                "libraries), or leave it out"
-            )
+        _check_started(self.name, providers, inner.get_providers())
         return OnnxSession(self.name, inner, manifest)
 
 
@@ -143,3 +138,13 @@ def _providers(engine: str, wanted: Sequence[str], available: Sequence[str]) -> 
                 f"{', '.join(available)}; others come with other builds of onnxruntime"
             )
     return [*dict.fromkeys([*wanted, _CPU])]
+
+
+def _check_started(engine: str, wanted: Sequence[str], started: Sequence[str]) -> None:
+    """Raises EngineFailed: it goes on without the others, and says so in its log alone."""
+    absent = [name for name in wanted if name not in started]
+    if absent:
+        raise EngineFailed(
+            f"{engine}: {', '.join(absent)} did not start; install what it needs (driver, "
+            "libraries), or leave it out"
+        )

@@ -176,11 +176,10 @@ def _answer_stages(golden: GoldenSample, classifier: Classifier, pixels: Pixels)
     except SmidgenError as error:
         return [Stage("scores", False, 1.0, tolerance, str(error))]
     worst = float(np.abs(scores - np.asarray(golden.scores)).max())
-    if (
-        exact and worst < 0.5 * classifier.manifest.output.scale
-    ):  # the golden scores have 7 decimals
+    if exact and worst < 0.5 * classifier.manifest.output.scale:  # golden: 7 decimals
         worst = 0.0
-    detail = f"largest difference of {len(scores)} probabilities {worst:.2g}, allowed {tolerance:g}"
+    allowed = "must be equal to the bit" if exact else f"allowed {tolerance:g}"
+    detail = f"largest difference of {len(scores)} probabilities {worst:.2g}, {allowed}"
     label = classifier.manifest.labels[int(np.argmax(scores))]
     right = label == golden.label
     return [
