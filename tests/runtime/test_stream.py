@@ -319,6 +319,18 @@ def test_a_cameras_frames_are_rgb_and_live(classifier: Classifier) -> None:
         next(stream)
 
 
+def test_a_capture_that_raises() -> None:
+    class Broken(FakeCapture):
+        def read(self) -> tuple[bool, Any]:
+            raise RuntimeError("libav\n  gave up")
+
+    with (
+        frames_of(0, capture=Broken([])) as frames,
+        pytest.raises(ImageUnreadable, match="camera 0: libav gave up"),
+    ):
+        next(frames)
+
+
 def test_a_camera_that_does_not_open() -> None:
     capture = FakeCapture([], opens=False)
     with pytest.raises(ImageUnreadable, match="camera 7 cannot be opened by OpenCV; check its"):
@@ -326,9 +338,12 @@ def test_a_camera_that_does_not_open() -> None:
     assert capture.released == 1
 
 
-@pytest.mark.parametrize("source", ["rtsp://camera/1", "http://x/y.mp4", "none.avi", "", "a\0b"])
-def test_what_is_no_file_is_no_source(source: str) -> None:
-    with pytest.raises(ImageUnreadable, match="no such file; expected a video file or a camera"):
+@pytest.mark.parametrize(
+    "source",
+    ["rtsp://camera/1", "http://x/y.mp4", "none.avi", "", ".", "a\0b", "a" * 5000, 10**30, -1],
+)
+def test_what_is_no_file_is_no_source(source: Any) -> None:
+    with pytest.raises(ImageUnreadable, match="; expected a video file or a camera's number"):
         frames_of(source)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -233,7 +234,10 @@ class VideoFrames:
     def __next__(self) -> npt.NDArray[np.uint8]:
         with self._lock:  # close() must not pull the device from under a read
             was_open = self._is_open
-            got, frame = self._capture.read() if was_open else (False, None)
+            try:
+                got, frame = self._capture.read() if was_open else (False, None)
+            except Exception as error:  # cv2.error derives from Exception alone
+                raise ImageUnreadable(f"{self._name}: {' '.join(str(error).split())}") from error
         if got and frame is not None:
             pixels: npt.NDArray[np.uint8] = frame if frame.ndim == 2 else frame[:, :, ::-1]
             return pixels
@@ -269,17 +273,33 @@ def frames_of(
         ImageUnreadable: no such camera or file, or OpenCV cannot read it.
         ImageError: OpenCV is not installed; it is the extra ``camera``.
     """
+    is_camera = isinstance(source, int)
     name = f"camera {source}" if isinstance(source, int) else os.fsdecode(source)
-    is_device = not isinstance(source, int) and Path(name).is_char_device()
-    if not isinstance(source, int) and not is_device and not Path(name).is_file():
-        raise ImageUnreadable(f"{name}: no such file; expected a video file or a camera's number")
-    if capture is None:
-        try:
-            cv2 = importlib.import_module("cv2")
-        except ImportError as error:
-            raise ImageError(
-                f"a camera or video needs OpenCV, which does not import ({error}): "
-                'run `pip install "smidgen-runtime[camera]"`'
-            ) from error
-        capture = cv2.VideoCapture(source if isinstance(source, int) else str(Path(name).resolve()))
-    return VideoFrames(capture, name, live=isinstance(source, int) or is_device)
+    try:
+        if isinstance(source, int) and not 0 <= source < 10_000:
+            raise ValueError("no such camera")
+        mode = 0 if is_camera else Path(name).stat().st_mode
+        is_camera = is_camera or stat.S_ISCHR(mode)
+        if not is_camera and not stat.S_ISREG(mode):
+            raise ValueError("not a file")
+        opened: Capture = capture or _video_capture(source)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageUnreadable(
+            f"{name[:200]}: {reason}; expected a video file or a camera's number"
+        ) from error
+    return VideoFrames(opened, name, live=is_camera)
+
+
+def _video_capture(source: Union[int, str, os.PathLike[str]]) -> Capture:
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        raise ImageError(
+            f"a camera or video needs OpenCV, which does not import ({error}): "
+            'run `pip install "smidgen-runtime[camera]"`'
+        ) from error
+    # An absolute path is no address and no pattern of file names to OpenCV's readers.
+    name = source if isinstance(source, int) else str(Path(source).resolve())
+    capture: Capture = cv2.VideoCapture(name)
+    return capture
