@@ -248,6 +248,13 @@ def test_frames_of_a_video(model: str, tmp_path: Path) -> None:
     assert "camera 9 cannot be opened" in done.stderr
 
 
+@pytest.mark.parametrize("camera", ["x" * 5000, "9" * 20, "a\0b", "absent.avi", ""])
+def test_no_such_video(model: str, camera: str, capsys: Capture) -> None:
+    assert main(["classify", model, "--camera", camera]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+
+
 @pytest.mark.parametrize("arguments", [[], ["photo.png", "--camera", "0"]])
 def test_either_pictures_or_a_camera(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -323,10 +330,17 @@ def test_a_reader_that_leaves_early(model: str, photo: str) -> None:
 
 def test_closed_streams_are_no_error(model: str) -> None:
     """Python has None for them; a complaint must not land on standard output instead."""
-    program = f"{sys.executable} -m smidgen.runtime info"
-    for line, status in ((f"{program} {model} >&-", 0), (f"{program} absent.tflite 2>&-", 1)):
+    program = f"{sys.executable} -m smidgen.runtime"
+    lines = ((f"{program} info {model} >&-", 0), (f"{program} info absent.tflite 2>&-", 1))
+    for line, status in lines:
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
+def test_closed_standard_input_is_an_empty_picture(model: str) -> None:
+    line = f"{sys.executable} -m smidgen.runtime classify {model} - <&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full (Linux)")

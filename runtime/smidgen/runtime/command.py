@@ -190,8 +190,14 @@ def _classify(options: argparse.Namespace) -> int:
 def _watch(classifier: Classifier, options: argparse.Namespace) -> int:
     from smidgen.runtime.stream import frames_of
 
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     camera = options.camera
-    with frames_of(int(camera) if camera.isdecimal() else camera) as frames:
+    is_number = camera.isdecimal() and len(camera) < 6
+    try:
+        opened = frames_of(int(camera) if is_number else camera)
+    except (OSError, ValueError) as error:  # such as a name that is too long
+        raise ImageUnreadable(f"{camera[:60]!r} is no camera or video file ({error})") from error
+    with opened as frames:
         with without_chatter():
             classifier.tune()
         return _print_frames(classifier, frames, None, options)
@@ -235,7 +241,7 @@ def _is_picture(file: Path, folder: str) -> bool:
 
 
 def _standard_input() -> bytes:
-    return sys.stdin.buffer.read(MAX_STDIN_BYTES)
+    return b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_STDIN_BYTES)
 
 
 def _print_answer(name: str, where: dict[str, Any], answer: Classification, as_json: bool) -> None:
