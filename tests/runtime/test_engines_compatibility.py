@@ -54,7 +54,7 @@ def fake(name: str, version: str = "2.14.0", **more: Any) -> FakeEngine:
 
 def test_every_entry_has_a_reason_a_remedy_and_a_source() -> None:
     for problem in KNOWN_PROBLEMS:
-        assert problem.engine in ENGINES
+        assert set(problem.engines) <= set(ENGINES)
         assert set(problem.schemes) <= set(get_args(Scheme))
         assert min(len(problem.what), len(problem.remedy), len(problem.source)) > 10
         assert problem.source.startswith("measured, ")

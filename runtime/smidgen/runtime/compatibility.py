@@ -27,13 +27,12 @@ from 1 again, tflite-runtime has TensorFlow's numbers. Engines not named here ar
 
 @dataclass(frozen=True)
 class KnownProblem:
-    """What ``engine`` does with Bundles of ``schemes``: ``wrong`` answers (or none), or slow ones.
+    """What ``engines`` do with Bundles of ``schemes``: ``wrong`` answers (or none), or slow ones.
 
-    ``machines``: ``platform.machine()`` where it was measured; empty: it holds on all. ``remedy``
-    is what to do next, ``source`` where we know it from.
+    ``machines``: ``platform.machine()`` where it was measured; empty: it holds on all.
     """
 
-    engine: str
+    engines: tuple[str, ...]
     schemes: tuple[str, ...]
     wrong: bool
     what: str
@@ -43,10 +42,9 @@ class KnownProblem:
 
 
 _X86 = ("x86_64", "AMD64")
-_INT16 = "runs int16x8 about 50 times slower than float32 (XNNPACK has no kernels for it)"
 KNOWN_PROBLEMS = (
     KnownProblem(
-        "tflite",
+        ("tflite",),
         ("dynamic",),
         True,
         "has no FULLY_CONNECTED version 12, and its older dynamic-range kernels answer wrongly",
@@ -55,7 +53,7 @@ KNOWN_PROBLEMS = (
         "of ai-edge-quantizer 0.10 39 of 40 labels differ from LiteRT's, and no error says so",
     ),
     KnownProblem(
-        "tflite",
+        ("tflite",),
         ("int8",),
         False,
         "runs int8 about 20 times slower than LiteRT (XNNPACK of its time had no int8 by default)",
@@ -63,20 +61,17 @@ KNOWN_PROBLEMS = (
         "measured, tflite-runtime 2.14.0 on x86-64: EfficientNet-Lite0, 89 against 4.3 ms",
         _X86,
     ),
-    *(
-        KnownProblem(
-            engine,
-            ("int16x8",),
-            False,
-            _INT16,
-            "export int8, or weights-int8 where int8 loses too much",
-            "measured, LiteRT 2.3.0 on x86-64: EfficientNet-Lite0",
-            _X86,
-        )
-        for engine in ("litert", "tflite", "tensorflow")
+    KnownProblem(
+        ("litert", "tflite", "tensorflow"),
+        ("int16x8",),
+        False,
+        "runs int16x8 about 50 times slower than float32 (XNNPACK has no kernels for it)",
+        "export int8, or weights-int8 where int8 loses too much",
+        "measured, LiteRT 2.3.0 on x86-64: EfficientNet-Lite0",
+        _X86,
     ),
     KnownProblem(
-        "tflite-micro",
+        ("tflite-micro",),
         ("float32", "float16", "dynamic", "weights-int8", "int16x8"),
         True,
         "simulates microcontrollers, for which smidgen makes int8 Bundles alone",
@@ -85,7 +80,7 @@ KNOWN_PROBLEMS = (
         "CAST from uint8); it has no hybrid kernels, and reads per-channel weights with one scale",
     ),
     KnownProblem(
-        "tflite-micro",
+        ("tflite-micro",),
         ("int8",),
         False,
         "is a simulation with reference kernels, about 100 times slower than LiteRT",
@@ -93,21 +88,13 @@ KNOWN_PROBLEMS = (
         "measured, tflite-micro of October 2026 on x86-64: EfficientNet-Lite0, 600 against 4.3 ms",
     ),
 )
-"""Every case by name. A ``wrong`` one is refused, a slow one is taken last by ``"auto"`` and warned
-about."""
+"""Every case by name. A wrong one is refused; a slow one ``"auto"`` takes last, and warns."""
 
 
 def check_fit(engine: str, version: str, manifest: Manifest, machine: str = "") -> None:
-    """Refuse what would not run, or would answer wrongly.
+    """Raises EngineFailed when the engine is too old, or ``KNOWN_PROBLEMS`` has it as wrong.
 
-    Args:
-        engine: its name.
-        version: of the engine; what is no number is taken to be new enough.
-        manifest: of the Bundle.
-        machine: as ``platform.machine()``, by default this one.
-
-    Raises:
-        EngineFailed: the engine is too old, or ``KNOWN_PROBLEMS`` has it as wrong.
+    A version that is no number is taken to be new enough; ``machine`` is by default this one.
     """
     minimum = manifest.minimum_runtime.get(NUMBERING.get(engine, ""), "")
     found, needed = _numbers(version), _numbers(minimum)
@@ -149,7 +136,7 @@ def promises_bits(engine: str, version: str, options: EngineOptions, manifest: M
 def _problem(engine: str, manifest: Manifest, wrong: bool, machine: str) -> Optional[KnownProblem]:
     here = machine or platform.machine()
     for problem in KNOWN_PROBLEMS:
-        fits = problem.engine == engine and manifest.scheme in problem.schemes
+        fits = engine in problem.engines and manifest.scheme in problem.schemes
         if fits and problem.wrong == wrong and (not problem.machines or here in problem.machines):
             return problem
     return None

@@ -16,9 +16,9 @@ LIBRARIES = {
     "nnapi": "libnnapi_delegate.so",
     "vx": "libvx_delegate.so",
 }
-"""Delegates by name and the library that the system's loader is asked for: Coral's Edge TPU,
-TensorFlow Lite's GPU and NNAPI delegates, the NPU delegate of VeriSilicon (NXP i.MX, Amlogic). No
-wheel brings them: the board's maker does. Any other library is given by its path."""
+"""Libraries that the loader is asked for: of Coral's Edge TPU, TensorFlow Lite's GPU and NNAPI
+delegates, VeriSilicon's NPUs (NXP i.MX, Amlogic). The board's maker brings them, no wheel does; any
+other is given by its path."""
 
 _SWITCHES = ("xnnpack", "no-xnnpack")
 _ENTRY_POINT = "tflite_plugin_create_delegate"
@@ -43,16 +43,9 @@ def load_delegates(
 ) -> list[Any]:
     """The delegates that are libraries, loaded in order.
 
-    Args:
-        engine: its name, for messages.
-        delegates: names of ``LIBRARIES`` or paths; ``"xnnpack"`` and ``"no-xnnpack"`` are passed
-            over.
-        options: keys and values for each of the libraries.
-        load: the wheel's ``load_delegate``.
-
-    Raises:
-        EngineFailed: an unknown name, a library that is missing or no delegate, or one that
-            refuses: no device, an option that it does not know.
+    ``delegates``: names of ``LIBRARIES`` or paths; the XNNPACK switches are passed over.
+    ``options``: keys and values for each of the libraries. Raises EngineFailed for an unknown name,
+    a library that is missing or no delegate, or one that refuses (no device, a wrong option).
     """
     return [
         _loaded(engine, name, LIBRARIES.get(name) or _path(name), dict(options), load)

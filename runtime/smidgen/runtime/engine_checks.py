@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,15 @@ def check_threads(threads: int) -> None:
     """Raises EngineFailed unless ``threads`` is a whole number from 1 to MAX_THREADS."""
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise EngineFailed(f"threads = {threads!r}: expected a whole number, 1 to {MAX_THREADS}")
+
+
+def refuse(engine: str, kind: str, given: Sequence[str]) -> None:
+    """Raises EngineFailed when options were given of a ``kind`` that the engine does not have."""
+    if given:
+        raise EngineFailed(
+            f"{engine} has no {kind} (given: {', '.join(given)}): TFLite engines have delegates, "
+            "ONNX Runtime has execution providers; leave them out"
+        )
 
 
 def dequantize(stored: npt.NDArray[Any], scale: float, zero_point: int) -> Scores:

@@ -27,7 +27,9 @@ ENGINES: dict[str, Engine] = {
     "tflite": TfliteEngine("tflite", "tflite_runtime.interpreter", "tflite-runtime"),
     "tensorflow": TfliteEngine("tensorflow", "tensorflow", "tensorflow"),
     "onnxruntime": OnnxRuntimeEngine(),
-    "tflite-micro": MicroEngine(),
+    "tflite-micro": MicroEngine(
+        "tflite-micro", "tflite_micro.python.tflite_micro.runtime", "tflite-micro"
+    ),
 }
 """Every engine by name; ``backend="auto"`` tries those of the Bundle's format in this order."""
 

@@ -18,6 +18,7 @@ from smidgen.runtime.engine_checks import (
     import_library,
     installed_version,
     is_installed,
+    refuse,
     stored_pixels,
 )
 from smidgen.runtime.errors import EngineFailed
@@ -59,11 +60,7 @@ class OnnxRuntimeEngine:
     def open(self, data: bytes, manifest: Manifest, options: EngineOptions) -> Session:
         """See Engine."""
         check_threads(options.threads)
-        if options.delegates:
-            raise EngineFailed(
-                f"{self.name} has no delegates (given: {', '.join(options.delegates)}): they are "
-                "for .tflite Bundles; give execution providers"
-            )
+        refuse(self.name, "delegates", options.delegates)
         onnxruntime = import_library(self.name, "onnxruntime")
         providers = _providers(self.name, options.providers, onnxruntime.get_available_providers())
         settings = onnxruntime.SessionOptions()

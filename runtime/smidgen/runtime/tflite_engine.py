@@ -18,6 +18,7 @@ from smidgen.runtime.engine_checks import (
     import_library,
     installed_version,
     is_installed,
+    refuse,
     stored_pixels,
 )
 from smidgen.runtime.errors import EngineFailed
@@ -60,7 +61,7 @@ class TfliteEngine:
     def open(self, data: bytes, manifest: Manifest, options: EngineOptions) -> Session:
         """See Engine."""
         check_threads(options.threads)
-        refuse_providers(self.name, options)
+        refuse(self.name, "execution providers", options.providers)
         library, settings = self._library(), {}
         xnnpack = wants_xnnpack(options.delegates)
         if xnnpack is not None:
@@ -125,9 +126,9 @@ class TfliteSession:
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         check_tensor(engine, "input", inputs[0]["shape"], inputs[0]["dtype"], manifest.input)
         check_tensor(engine, "output", outputs[0]["shape"], outputs[0]["dtype"], manifest.output)
-        scale, zero_point = outputs[0]["quantization"]
-        self._scale: float = scale or 1.0  # 0.0 says: not quantized
-        self._zero_point: int = zero_point if scale else 0
+        codes = outputs[0]["quantization_parameters"]  # empty where it is not quantized
+        self._scale = float([*codes["scales"], 1.0][0])
+        self._zero_point = int([*codes["zero_points"], 0][0])
         expected = manifest.output
         near = abs(self._scale - expected.scale) <= _SCALE_RELATIVE_TOLERANCE * expected.scale
         if not near or self._zero_point != expected.zero_point:
@@ -156,12 +157,3 @@ class TfliteSession:
         """See Session."""
         self._interpreter = None
         self._data = b""
-
-
-def refuse_providers(engine: str, options: EngineOptions) -> None:
-    """Raises EngineFailed when there are execution providers: ONNX Runtime alone has them."""
-    if options.providers:
-        raise EngineFailed(
-            f"{engine} has no execution providers (given: {', '.join(options.providers)}): they "
-            "are for .onnx Bundles; give delegates"
-        )
