@@ -17,6 +17,7 @@ Case ``n`` of seed ``s`` is always the same: ``--first n --count 1 --seed s`` re
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import hashlib
 import json
@@ -125,11 +126,13 @@ def mutated_json(text: bytes, chance: random.Random) -> bytes:
         place = mapping
         while True:
             keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                return b"{}"
             key = chance.choice(keys)
             if not isinstance(place[key], (dict, list)) or not place[key] or chance.random() < 0.1:
                 break
             place = place[key]
-        place[key] = chance.choice(_VALUES)
+        place[key] = copy.deepcopy(chance.choice(_VALUES))
     return json.dumps(mapping, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
 
 

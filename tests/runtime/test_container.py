@@ -71,6 +71,16 @@ def test_archives_of_zipfile_are_read(parts: dict[str, bytes], file: Path) -> No
     assert Bundle.open(file).manifest.labels == ("red", "grün", "blue")
 
 
+def test_the_writer_makes_what_zipfile_makes(parts: dict[str, bytes]) -> None:
+    stream = io.BytesIO(TFLITE)
+    with zipfile.ZipFile(stream, "a") as archive:
+        for name, content in parts.items():
+            entry = zipfile.ZipInfo(name)
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, content)
+    assert stream.getvalue() == TFLITE + texts_as_stored("tflite", parts, len(TFLITE))
+
+
 def test_zip_tricks(parts: dict[str, bytes], file: Path) -> None:
     good = zipped(parts)
     end = len(good) - 22

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import subprocess
 import sys
 import zipfile
@@ -226,14 +225,3 @@ def test_without_the_package_one_line_names_the_extra(signed_bundle: Path) -> No
         "SigningMissing signatures need the package cryptography, which is not installed: "
         'run `pip install "smidgen-runtime[sign]"`\n'
     )
-
-
-def test_the_writer_makes_what_the_exporter_makes(make_bundle: MakeBundle) -> None:
-    """One form of a file: signing touches no byte that was there, but the archive's directory."""
-    pack = pytest.importorskip("smidgen.export.formats.pack")
-    manifest = dataclasses.replace(Bundle.open(make_bundle("tflite")).manifest, name="twice")
-    data, packed = pack._bundle(payload_of(make_bundle("tflite").read_bytes()), manifest)
-    texts = read(data).texts
-    begin = read(data).payload[0][1]
-    assert data[begin:] == texts_as_stored("tflite", texts, begin)
-    assert packed.name == "twice"

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import zipfile
 
 import onnx
 
 from smidgen.export.errors import MetadataError
 from smidgen.export.formats import tflite_file
 from smidgen.export.formats.tflite_metadata import ENTRY_NAME, metadata_buffer
-from smidgen.runtime.bundle import onnx_properties, payload_of, payload_sha256
+from smidgen.runtime.bundle import labels_text, onnx_properties, payload_of, payload_sha256
+from smidgen.runtime.container import texts_as_stored
 from smidgen.runtime.errors import BundleError
 from smidgen.runtime.manifest import (
     LABELS_FILE,
@@ -30,8 +29,6 @@ from smidgen.runtime.manifest import (
     Manifest,
     Verdict,
 )
-
-_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(model: bytes, manifest: Manifest) -> tuple[bytes, Manifest]:
@@ -87,18 +84,8 @@ def _bundle(payload: bytes, manifest: Manifest) -> tuple[bytes, Manifest]:
 
 def _archive(manifest: Manifest, offset: int) -> bytes:
     """The zip archive for a file in which it starts at byte ``offset``."""
-    stream = io.BytesIO()
-    stream.write(b"\0" * offset)
-    with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
-        for name, text in (
-            (LABELS_FILE, "".join(f"{label}\n" for label in manifest.labels)),
-            (MANIFEST_FILE, manifest.to_json()),
-        ):
-            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, text.encode("utf-8"))
-    return stream.getvalue()[offset:]
+    texts = {LABELS_FILE: labels_text(manifest), MANIFEST_FILE: manifest.to_json().encode("utf-8")}
+    return texts_as_stored("tflite", texts, offset)
 
 
 def _with_properties(payload: bytes, properties: dict[str, str]) -> bytes:
