@@ -28,7 +28,6 @@ from smidgen.runtime.errors import ArgumentInvalid, SlowEngineWarning, SmidgenEr
 
 EXTRAS = {
     "pillow": "PIL.Image",
-    "simplejpeg": "simplejpeg",
     "opencv": "cv2",
     "cryptography": "cryptography.hazmat.primitives.asymmetric.ed25519",
 }
