@@ -1,4 +1,10 @@
-"""Writing files so that a killed run never leaves half of one under its final name."""
+"""Writing files so that a killed run never leaves half of one under its final name.
+
+The order is always: data to the disk (fsync of the file), then its name (rename), then the folder
+that holds the name (fsync of the folder). POSIX promises none of them without the other, and file
+systems differ in what they write first: T. S. Pillai et al., "All File Systems Are Not Created
+Equal: On the Complexity of Crafting Crash-Consistent Applications", OSDI 2014.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Union
+from typing import Protocol, Union
 
 from smidgen.runtime.errors import OutputError
 
@@ -69,6 +75,62 @@ def write_text(path: Union[str, os.PathLike[str]], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+class Files(Protocol):
+    """Changes of a disk, each raising OSError: ``Disk``, or in tests one that fails or goes dark.
+
+    What was written or named is safe from a power cut only after ``sync`` of the file, and
+    ``sync_folder`` of the folder with its name.
+    """
+
+    def make_folder(self, path: Path) -> None: ...
+    def write(self, path: Path, data: bytes) -> None: ...
+    def sync(self, path: Path) -> None: ...
+    def rename(self, old: Path, new: Path) -> None: ...
+    def remove(self, path: Path) -> None: ...
+    def sync_folder(self, path: Path) -> None: ...
+
+
+class Disk:
+    """The real one. See ``Files``."""
+
+    def make_folder(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+
+    def write(self, path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+
+    def sync(self, path: Path) -> None:
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.replace(new)
+
+    def remove(self, path: Path) -> None:
+        path.unlink()
+
+    def sync_folder(self, path: Path) -> None:
+        """Nothing happens where folders cannot be synced (Windows, some network file systems)."""
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except PermissionError:
+            return
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+                raise
+        finally:
+            os.close(handle)
+
+
+def publish(temporary: Path, final: Path, files: Files) -> None:
+    """Give a written file its final name, in its folder; no power cut can undo it afterwards."""
+    files.sync(temporary)
+    files.rename(temporary, final)
+    files.sync_folder(final.parent)
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """The one line for a user whose disk or permissions do not allow ``path``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -77,9 +139,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    with open(temporary, "rb") as stream:
-        os.fsync(stream.fileno())
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
-    temporary.replace(final)
+    publish(temporary, final, Disk())
