@@ -24,7 +24,7 @@ SPREAD = -n 2 --dist loadfile --no-loadscope-reorder
 # first.
 SLOW_ORDER = tests/runtime tests/train tests/export tests/benchmarks tests/cli tests/end_to_end
 
-.PHONY: help python setup demo test test-setup test-fast test-slow lint types e2e wheels docs lock clean
+.PHONY: help python setup demo test test-setup test-fast test-slow lint types e2e wheels boards docs lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sed 's/|/\t/' | expand -t 20
@@ -52,6 +52,7 @@ test-setup: setup
 	@$(SETUP) mediapipe >/dev/null
 	@$(SETUP) openers >/dev/null
 	@$(PYTHON) tools/node_openers.py
+	@$(PYTHON) tools/boards.py
 
 test-fast: setup  ## the tests that take seconds
 	@echo "== fast tests"
@@ -75,11 +76,14 @@ lint: setup  ## ruff: lint and format
 types: setup  ## strict mypy
 	@$(VENV)/mypy
 
-wheels: setup  ## build both wheels into dist/
+wheels: setup  ## build both wheels, and the runtime's sdist, into dist/
 	@rm -rf build/lib build/bdist.* runtime/build
 	@$(VENV)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
-	@$(VENV)/python -m build --wheel --no-isolation --outdir dist runtime >/dev/null
-	@ls -l dist/*.whl
+	@$(VENV)/python -m build --no-isolation --outdir dist runtime >/dev/null
+	@ls -l dist/*.whl dist/*.tar.gz
+
+boards:  ## make the emulated ARM boards of the tests in build/boards (Debian, root)
+	@$(PYTHON) tools/boards.py
 
 docs: setup  ## write docs/commands.md anew from --help
 	@$(VENV)/python tools/write_commands.py
@@ -90,6 +94,8 @@ lock:  ## write locks/*.txt anew from locks/*.in (needs uv); add UPGRADE=--upgra
 	|| exit 1; done
 	@cd locks && $(UV) pip compile -q --config-file uv.toml --no-deps $(UPGRADE) \
 	-o demo-data.txt demo-data.in
+	@cd locks && $(UV) pip compile -q --config-file uv.toml --no-deps $(UPGRADE) \
+	-o board-armhf.txt board-armhf.in
 	@if grep -n '://' locks/*.txt; then echo "a lock names an address" >&2; exit 1; fi
 
 clean:  ## remove what was made: environments, builds, caches (results in build/ too)

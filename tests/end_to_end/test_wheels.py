@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
+from packaging.requirements import Requirement
 from reduced_line import REPO, Line, clean_environment
 
 from smidgen.runtime import Classifier
 
 pytestmark = pytest.mark.slow
 
-RUNTIME_BYTES = 60_000
+RUNTIME_BYTES = 80_000
 SOURCES = ("train", "export", "benchmarks", "cli", "runtime", "pyproject.toml", "README.md")
 SCORE_TOLERANCE = 1e-4
 FOREIGN = {"tensorflow", "keras", "onnx", "matplotlib", "smidgen"}
@@ -61,6 +65,61 @@ def test_the_runtime_wheel_is_small_and_holds_the_runtime_alone(wheels: Wheels) 
     assert {name.rsplit("/", 1)[0] for name in names} == {"smidgen/runtime"}
     assert {"smidgen/runtime/py.typed", "smidgen/runtime/classifier.py"} <= names
     assert any(name.endswith("/LICENSE") for name in _names(wheels.runtime))
+
+
+def _built(source: Path, out: Path, umask: int) -> dict[str, str]:
+    """SHA-256 of the wheel and the sdist of a copy of runtime/, by file name."""
+    runtime = out / "some" / "folder"
+    shutil.copytree(source, runtime, ignore=shutil.ignore_patterns("__pycache__", "dist", "build"))
+    for path in runtime.rglob("*"):
+        if umask == 0o077:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(runtime)]
+    environment = {**clean_environment(), "TZ": "Asia/Tokyo" if umask == 0o077 else "UTC"}
+    subprocess.run(build, check=True, capture_output=True, env=environment, umask=umask)
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in out.iterdir()
+        if path.is_file()
+    }
+
+
+def test_the_runtime_builds_to_the_same_bytes_anywhere_at_any_time(tmp_path: Path) -> None:
+    first = _built(REPO / "runtime", tmp_path / "a", 0o022)
+    assert len(first) == 2
+    assert _built(REPO / "runtime", tmp_path / "elsewhere", 0o077) == first
+    # The planted fault: one more byte in one source.
+    changed = tmp_path / "changed"
+    shutil.copytree(REPO / "runtime", changed, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(changed / "smidgen" / "runtime" / "py.typed", "a") as stream:
+        stream.write("\n")
+    assert not set(_built(changed, tmp_path / "b", 0o022).values()) & set(first.values())
+
+
+@pytest.mark.parametrize(
+    ("extra", "system", "machine", "python", "packages"),
+    [
+        ("litert", "linux", "x86_64", "3.13", {"ai-edge-litert"}),
+        ("litert", "linux", "aarch64", "3.11", {"ai-edge-litert"}),
+        ("litert", "linux", "armv7l", "3.11", {"tflite-runtime", "numpy<2"}),
+        ("litert", "darwin", "arm64", "3.12", {"ai-edge-litert"}),
+        ("tflite", "linux", "armv7l", "3.9", {"tflite-runtime", "numpy<2"}),
+        ("tflite", "linux", "aarch64", "3.11", {"tflite-runtime", "numpy<2"}),
+        ("tflite", "linux", "x86_64", "3.12", {"ai-edge-litert"}),
+        ("tflite", "darwin", "arm64", "3.11", {"ai-edge-litert"}),
+        ("onnx", "linux", "aarch64", "3.9", {"onnxruntime"}),
+    ],
+)
+def test_an_extra_takes_the_engine_that_exists(
+    extra: str, system: str, machine: str, python: str, packages: set[str]
+) -> None:
+    project = tomllib.loads((REPO / "runtime" / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == ["numpy"]
+    there = {"sys_platform": system, "platform_machine": machine, "python_version": python}
+    wanted = [Requirement(text) for text in project["optional-dependencies"][extra]]
+    taken = [one for one in wanted if one.marker is None or one.marker.evaluate(there)]
+    assert {f"{one.name}{one.specifier}" for one in taken} == packages
 
 
 def test_the_toolchain_wheel_holds_the_four_rooms_and_shares_no_file(wheels: Wheels) -> None:
