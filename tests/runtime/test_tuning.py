@@ -208,3 +208,12 @@ def test_a_classifier_measures_before_its_second_answer(
     with Classifier(path, backend=backend) as service:
         service.tune()
         assert file.read_text() == f"{service.threads}\n"
+
+
+def test_a_slow_first_answer_is_not_remembered_as_a_slow_model(tmp_path: Path) -> None:
+    """A cold start can take long: nothing is compared then, and nothing is written."""
+    bench = Bench({1: 600_000_000, 2: 600_000_000})
+    session = bench.session(Choice(2, (1, 2), tmp_path / "file"))
+    session.run(PIXELS)
+    session.run(PIXELS)
+    assert (bench.opened, bench.runs, list(tmp_path.iterdir())) == ([2], [2, 2], [])

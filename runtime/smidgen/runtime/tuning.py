@@ -125,13 +125,11 @@ class TunedSession:
     def tune(self, pixels: Pixels) -> None:
         """Compare the candidates, once, on ``(1, H, W, 3) uint8``."""
         rest = [one for one in self._candidates if one != self.threads]
-        if not self._candidates:
-            return
         self._candidates = ()
+        if not rest or 2 * self._answer_ns > BUDGET_NS:  # no time to compare anything
+            return
         end = self._clock() + BUDGET_NS
-        if 2 * self._answer_ns > BUDGET_NS:
-            rest = []  # too slow to compare: more threads help such a model
-        best_ns = self._median_ns(self._session, pixels, len(rest) + 1, end) if rest else 0
+        best_ns = self._median_ns(self._session, pixels, len(rest) + 1, end)
         one_thread_ns = best_ns * self.threads  # at worst
         for index, threads in enumerate(rest):
             if self._clock() + self._opening_ns + 2 * one_thread_ns // threads > end:
@@ -172,15 +170,13 @@ class TunedSession:
 
 def _memory(key: str, environ: Mapping[str, str]) -> Optional[Path]:
     """The file of ``key``; None where the user has no home."""
-    base = Path(environ.get("XDG_CACHE_HOME", ""))  # the XDG base directory specification
+    given, base = environ.get("SMIDGEN_CACHE"), Path(environ.get("XDG_CACHE_HOME", ""))
     try:
-        if environ.get("SMIDGEN_CACHE"):
-            folder = Path(environ["SMIDGEN_CACHE"]).expanduser().absolute()
-        else:
-            folder = (base if base.is_absolute() else Path.home() / ".cache") / "smidgen"
+        if given:
+            return Path(given).expanduser().absolute() / "threads" / key
+        return (base if base.is_absolute() else Path.home() / ".cache") / "smidgen/threads" / key
     except (RuntimeError, OSError):
         return None
-    return folder / "threads" / key
 
 
 def _recall(memory: Optional[Path], usable: int) -> Optional[int]:
