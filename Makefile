@@ -96,6 +96,8 @@ lock:  ## write locks/*.txt anew from locks/*.in (needs uv); add UPGRADE=--upgra
 	-o demo-data.txt demo-data.in
 	@cd locks && $(UV) pip compile -q --config-file uv.toml --no-deps $(UPGRADE) \
 	-o board-armhf.txt board-armhf.in
+	@cd locks && $(UV) pip compile -q --config-file uv.toml --python-version 3.9 $(UPGRADE) \
+	-o pythons.txt pythons.in
 	@if grep -n '://' locks/*.txt; then echo "a lock names an address" >&2; exit 1; fi
 
 clean:  ## remove what was made: environments, builds, caches (results in build/ too)

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import interpreters
 from installer import Installer, SetupError, Steps
 
 REPO = Path(__file__).resolve().parent.parent
@@ -41,9 +42,13 @@ class Environment:
     """Folders of the distributions that are installed editable."""
     need_bytes: int
     """Free disk that making it takes, the downloads' cache included."""
+    version: str = ""
+    """Of its Python, such as ``3.13``; empty: the one that runs this."""
 
 
 MEBIBYTE = 1 << 20
+OTHER_PYTHONS = ("3.9", "3.10", "3.12", "3.13")
+"""What the runtime supports beside the Python of all other environments."""
 ENVIRONMENTS = {
     "main": Environment(
         "the toolchain, its tests and the demo's images",
@@ -97,6 +102,17 @@ ENVIRONMENTS = {
         (),
         250 * MEBIBYTE,
     ),
+    **{
+        f"python{version}": Environment(
+            f"the runtime on Python {version}",
+            f".venv-python{version}",
+            ("pythons",),
+            (),
+            250 * MEBIBYTE,
+            version,
+        )
+        for version in OTHER_PYTHONS
+    },
 }
 
 
@@ -140,8 +156,10 @@ def ensure(
     python = folder / "bin" / "python"
     locks = [repo / "locks" / f"{name}.txt" for name in environment.locks]
     projects = [repo / project for project in environment.projects]
+    base = _base_python(environment)
     wanted = _wanted_stamp(
-        f"{sys.version}\n{sys.base_prefix}\n{folder}\n{installer.name}\n",
+        f"{sys.version}\n{sys.base_prefix}\n{base if environment.version else ''}{folder}\n"
+        f"{installer.name}\n",
         locks,
         [*(project / "pyproject.toml" for project in projects), *wheels],
     )
@@ -152,13 +170,26 @@ def ensure(
     if found.packages != wanted.packages or not python.exists():
         _check_disk(environment, folder)
         _clear(folder)
-        installer.make(folder, steps)
+        installer.make(folder, steps, base)
         installer.install_locked(python, locks, steps)
         Stamp(wanted.packages, "").write(folder)
     if projects or wheels:
         installer.install_ours(python, projects, list(wheels), steps)
     wanted.write(folder)
     return python
+
+
+def _base_python(environment: Environment) -> Path:
+    """The Python that the environment is made with."""
+    if not environment.version:
+        return Path(sys.executable)
+    found = interpreters.find(environment.version)
+    if found is None:
+        raise SetupError(
+            f"{environment.folder} needs Python {environment.version}, and this machine has none: "
+            f"install it as python{environment.version} or with pyenv"
+        )
+    return found
 
 
 def _wanted_stamp(maker: str, locks: list[Path], ours: list[Path]) -> Stamp:

@@ -163,12 +163,12 @@ class Installer:
             raise SetupError("uv does not run here: install it, or leave --installer away")
         return cls("uv" if runs else "pip")
 
-    def make(self, folder: Path, steps: Steps) -> None:
-        """Make a virtual environment in ``folder`` with the Python that runs this."""
-        command: list[str | Path] = [sys.executable, "-m", "venv", folder]
+    def make(self, folder: Path, steps: Steps, base: Path) -> None:
+        """Make a virtual environment in ``folder`` with the Python ``base``."""
+        command: list[str | Path] = [base, "-m", "venv", folder]
         if self.name == "uv":
             command.append("--without-pip")
-        steps.run(f"Python {sys.version.split()[0]}", command)
+        steps.run(f"environment of {base}", command)
 
     def install_locked(self, python: Path, locks: list[Path], steps: Steps) -> None:
         """Install exactly what the lock files name, checked against their hashes.

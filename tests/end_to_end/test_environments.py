@@ -82,7 +82,7 @@ class FakeInstaller(Installer):
         if name == self._failing:
             raise KeyboardInterrupt
 
-    def make(self, folder: Path, steps: Steps) -> None:  # noqa: ARG002
+    def make(self, folder: Path, steps: Steps, base: Path) -> None:  # noqa: ARG002
         (folder / "bin").mkdir()
         (folder / "bin" / "python").touch()
         self._call("make")
@@ -219,6 +219,12 @@ def test_make_with_an_empty_python_searches_for_one() -> None:
         ["make", "-n", "PYTHON=", "setup"], cwd=REPO, capture_output=True, text=True, check=True
     )
     assert re.search(r"^\S*python\S* tools/setup_env\.py", ended.stdout, re.MULTILINE)
+
+
+def test_a_python_that_is_not_here_is_named(house: Path) -> None:
+    absent = replace(SOME, version="3.99")
+    with pytest.raises(SetupError, match=r"needs Python 3\.99, and this machine has none: install"):
+        calls_of_ensure(house, environment=absent)
 
 
 def test_every_environment_has_its_locks() -> None:
