@@ -75,6 +75,27 @@ def test_a_bundle_that_is_too_new_or_answers_wrongly(make_bundle: MakeBundle) ->
     assert not report.can_run
 
 
+def test_without_pillow_nothing_is_called_wrong(
+    make_bundle: MakeBundle, planted: Callable[[str, str], str]
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    path = planted("PIL", "raise ImportError('built for another Python')")
+    done = run_doctor(str(make_bundle("tflite")), "--backend", "litert", "--json", path=path)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["extras"][0]["state"]) == (0, "broken")
+    (found,) = report["bundles"][0]["engines"]
+    assert found["state"] == "runs"
+    assert found["detail"].startswith("not tested, ")
+    assert report["install"].endswith('install "smidgen-runtime[image]"')
+
+
+def test_a_bundle_without_golden_sample(make_bundle: MakeBundle) -> None:
+    pytest.importorskip("ai_edge_litert")
+    report = doctor.examine([make_bundle("tflite", golden=None)], backends=["litert"])
+    (found,) = report.bundles[0].engines
+    assert (found.state, found.detail) == ("runs", "not tested, it has no golden sample")
+
+
 def test_an_engine_that_crashes_at_import(
     make_bundle: MakeBundle, planted: Callable[[str, str], str]
 ) -> None:

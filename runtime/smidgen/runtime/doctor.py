@@ -47,8 +47,7 @@ class Finding:
 
     ``state`` is ``absent``, ``works``, ``broken`` (does not import) or ``crashed`` (ended its
     process); of a Bundle ``runs`` (its golden sample comes out right), ``slow`` (also), ``wrong``
-    (it does not), ``refused`` or ``crashed``. ``detail`` is the reason in one line; ``import_ns``
-    the time of the import in a fresh process.
+    (it does not), ``refused`` or ``crashed``. ``detail``: why, in one line.
     """
 
     name: str
@@ -206,19 +205,21 @@ def _import(name: str) -> dict[str, Any]:
 
 def _run(name: str, path: str) -> dict[str, Any]:
     from smidgen.runtime.classifier import Classifier
-    from smidgen.runtime.selftest import selftest
+    from smidgen.runtime.selftest import examine as run_golden_sample
 
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always", SlowEngineWarning)
         classifier = Classifier(path, backend=name, threads=1)
     slow = [str(one.message) for one in remarks if issubclass(one.category, SlowEngineWarning)]
+    notes = slow[:1]
     with classifier:
-        if classifier.manifest.golden is not None:
-            try:
-                selftest(classifier)
-            except SmidgenError as error:
-                return {"state": "wrong", "detail": str(error)}
-    return {"state": "slow", "detail": slow[0]} if slow else {"state": "runs"}
+        stages = run_golden_sample(classifier).stages if classifier.manifest.golden else ()
+    failed = next((one for one in stages if not one.passed), None)
+    if failed is not None and failed.name != "image":
+        return {"state": "wrong", "detail": f"{failed.name}: {failed.detail}"}
+    if not stages or failed is not None:  # without Pillow, its picture cannot be decoded
+        notes.append("not tested, " + (failed.detail if failed else "it has no golden sample"))
+    return {"state": "slow" if slow else "runs", "detail": "; ".join(notes)}
 
 
 def _in_children(tasks: Sequence[Task], seconds: float) -> Iterator[Finding]:
