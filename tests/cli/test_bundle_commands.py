@@ -118,6 +118,11 @@ def test_files_that_are_no_bundle_are_one_line(
         assert name in captured.err
 
 
+def test_inspect_shows_temperature_and_threshold(make_bundle: Make, capsys: Capture) -> None:
+    assert run(["inspect", str(make_bundle(temperature=1.3125, abstain_below=0.62))]) == 0
+    assert "decisions   temperature 1.3125, abstains below 0.62\n" in capsys.readouterr().out
+
+
 def test_inspect_shows_what_the_file_holds(make_bundle: Make, capsys: Capture) -> None:
     path = make_bundle()
     assert run(["inspect", str(path), "--selftest"]) == 0
@@ -131,6 +136,7 @@ def test_inspect_shows_what_the_file_holds(make_bundle: Make, capsys: Capture) -
         "input       image: uint8 NHWC any x 8 x 8 x 3, 0 to 255",
         "verdict     pass: top-1 98.25 %, drop 0.25 points [-0.25, 0.75], allowed 1; 3 of 400 "
         "answers changed",
+        "decisions   temperature 1, never abstains",
         "operators   4 in all",
         "          1 ReduceMean",
     ):

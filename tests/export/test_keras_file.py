@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,22 @@ def test_one_sigmoid_unit_becomes_two_logits(images, tmp_path):
     assert logits.shape == (4, 2)
     wanted = np.asarray(network(pixels))[:, 0]
     assert np.abs(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])) - wanted).max() < 1e-6
+
+
+def test_only_ready_splits_have_validation_images(images, tmp_path):
+    """Of class folders nobody knows what the model was trained on."""
+    path = saved(model("softmax"), tmp_path)
+    assert source(path, images).validation == ()
+    ready = tmp_path / "ready"
+    for label in LABELS:
+        for number in range(12):
+            split = "train" if number < 6 else "validation" if number < 10 else "test"
+            (ready / split / label).mkdir(parents=True, exist_ok=True)
+            shutil.copy(images / label / f"{number}.png", ready / split / label)
+    found = source(path, ready).validation
+    assert len(found) == 12
+    for picture in found:
+        assert Path(picture.path).parts[-3:-1] == ("validation", LABELS[picture.label])
 
 
 def test_labels_keep_the_order_of_the_outputs(images, tmp_path):

@@ -46,6 +46,7 @@ def test_a_run_gives_its_train_and_test_split_and_its_model(run):
     assert (source.name, source.labels, source.commit) == ("leaves", ("oak", "ash"), "abc")
     assert [picture.sha256[-1] for picture in source.calibration_pool] == ["0"]
     assert [(picture.sha256[-1], picture.label) for picture in source.held_out] == [("2", 0)]
+    assert [(picture.sha256[-1], picture.label) for picture in source.validation] == [("1", 1)]
     assert source.normalization == ChannelNormalization((127.0,) * 3, (128.0,) * 3)
     assert source.preprocessing.width == 64
     assert "[data]" in source.recipe_toml

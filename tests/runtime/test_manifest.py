@@ -63,6 +63,7 @@ def test_version_1_reads_and_lacks_nothing_but_what_is_new() -> None:
     manifest = Manifest.from_json(VERSION_1)
     assert manifest.verdict == OLD_VERDICT
     assert (manifest.format_version, manifest.provenance.passes) == (1, ())
+    assert (manifest.temperature, manifest.abstain_below) == (1.0, 0.0)
     verdict = manifest.verdict
     assert verdict is not None
     assert (verdict.lost, verdict.mcnemar_p, verdict.top5, verdict.worst_class) == (None,) * 4

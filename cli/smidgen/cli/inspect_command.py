@@ -87,6 +87,7 @@ def _lines(bundle: Bundle, facts: Mapping[str, Any]) -> Iterator[str]:
         ("input", _tensor(manifest.input)),
         ("output", _tensor(manifest.output)),
         ("verdict", _verdict(manifest.verdict)),
+        ("decisions", _decisions(manifest)),
         ("golden", "one sample" if manifest.golden else "none"),
         *_selftest(facts.get("selftest", {})),
         ("runtime", ", ".join(f"{k} {v}" for k, v in manifest.minimum_runtime.items()) or "any"),
@@ -131,6 +132,14 @@ def _verdict(verdict: Verdict | None) -> str:
         f"{verdict.verdict}: top-1 {verdict.top1_percent:.2f} %, drop {verdict.drop_points:.2f} "
         f"points {interval}, allowed {verdict.max_drop_points:g}; "
         f"{verdict.changed_answers} of {verdict.images} answers changed"
+    )
+
+
+def _decisions(manifest: Manifest) -> str:
+    below = f"abstains below {manifest.abstain_below:.4g}"
+    return (
+        f"temperature {manifest.temperature:g}, "
+        f"{below if manifest.abstain_below else 'never abstains'}"
     )
 
 

@@ -17,6 +17,7 @@ from smidgen.export.recipe import (
     BudgetRecipe,
     ChannelsRecipe,
     ClusteringRecipe,
+    DecisionsRecipe,
     ExportPlan,
     ExportRecipe,
     QatRecipe,
@@ -55,6 +56,7 @@ class LineRecipe:
     sparsity: SparsityRecipe = field(default_factory=SparsityRecipe)
     clustering: ClusteringRecipe = field(default_factory=ClusteringRecipe)
     qat: QatRecipe = field(default_factory=QatRecipe)
+    decisions: DecisionsRecipe = field(default_factory=DecisionsRecipe)
     budget: BudgetRecipe = field(default_factory=BudgetRecipe)
     bench: BenchRecipe = field(default_factory=BenchRecipe)
 
@@ -67,7 +69,13 @@ class LineRecipe:
     def plan(self) -> ExportPlan:
         """The tables that decide what export makes."""
         return ExportPlan(
-            self.export, self.quantization, self.channels, self.sparsity, self.clustering, self.qat
+            self.export,
+            self.quantization,
+            self.channels,
+            self.sparsity,
+            self.clustering,
+            self.qat,
+            self.decisions,
         )
 
     def to_toml(self) -> str:

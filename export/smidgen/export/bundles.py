@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from smidgen.export.recipe import ExportPlan, Format
 from smidgen.export.source import FloatModel
 from smidgen.export.versions import toolchain_versions
-from smidgen.runtime.manifest import Manifest, Provenance, Scheme, Verdict
+from smidgen.runtime.manifest import Manifest, Provenance, Scheme
 from smidgen.runtime.schema import as_mapping
 from smidgen.train.recipe_toml import dumps
 
@@ -70,8 +70,10 @@ def manifest_of(wanted: Wanted, converted: Converted) -> Manifest:
     )
 
 
-def summary(path: Path, size: int, verdict: Verdict) -> str:
-    """One line: the file, its size, and what the gate found."""
+def summary(path: Path, size: int, manifest: Manifest) -> str:
+    """One line: the file, its size, what the gate found and what was fitted."""
+    verdict = manifest.verdict
+    assert verdict is not None
     if verdict.truth == "labels":
         answers = (
             f"top-1 {verdict.top1_percent:.2f} % (float model "
@@ -91,4 +93,12 @@ def summary(path: Path, size: int, verdict: Verdict) -> str:
     if verdict.verdict == "undecided":
         needed = verdict.images_to_decide
         line += f" (about {needed} images would decide)" if needed else " (drop at the limit)"
+    return line + _decisions(manifest)
+
+
+def _decisions(manifest: Manifest) -> str:
+    """``; temperature 1.31, abstains below 0.62``; nothing where neither was fitted."""
+    line = "" if manifest.temperature == 1.0 else f"; temperature {manifest.temperature:.3g}"
+    if manifest.abstain_below > 0:
+        line += f"{',' if line else ';'} abstains below {manifest.abstain_below:.3g}"
     return line

@@ -14,6 +14,7 @@
         │   └── TargetError       the file does not run in the runtime that it was asked for
         ├── CalibrationError      too few images, or one of them is held out for the gate
         ├── MetadataError         the manifest or labels cannot be put into the model file
+        ├── DecisionError         no threshold keeps the accuracy of answers that was asked for
         ├── GateError             the gate cannot be run on these answers (a failure, never a pass)
         └── CandidateFailed       the process that runs one model file died, hung or refused it
 
@@ -75,6 +76,10 @@ class CalibrationError(ExportError):
 
 class MetadataError(ExportError):
     """The manifest or the labels cannot be put into the model file."""
+
+
+class DecisionError(ExportError):
+    """The accuracy of answers that was asked for cannot be promised of a file."""
 
 
 class GateError(ExportError):

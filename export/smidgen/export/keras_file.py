@@ -11,7 +11,7 @@ from smidgen.export.errors import SourceError
 from smidgen.export.pictures import picture_of
 from smidgen.export.source import ChannelNormalization, FloatModel, TrainingData
 from smidgen.runtime.files import sha256_of_file
-from smidgen.train.data import Dataset, divide
+from smidgen.train.data import Dataset, Inventory, divide
 from smidgen.train.data.scan import take_inventory
 from smidgen.train.errors import WeightsError
 from smidgen.train.recipe import DataRecipe, TrainRecipe
@@ -66,7 +66,10 @@ def from_keras_file(file: KerasFile) -> FloatModel:
             "label for each output, in their order"
         )
     data = replace(file.data, image_size=side, folder=str(Path(file.data.folder).resolve()))
-    dataset = _dataset(data, file.labels)
+    inventory = take_inventory(data.folder, data)
+    dataset = _dataset(inventory, data, file.labels)
+    # of folders by class nobody knows what the model was trained on, so nothing is fitted there
+    validation = dataset.validation if inventory.ready_splits else ()
     digest = sha256_of_file(file.path)
     return FloatModel(
         name=file.path.stem,
@@ -80,6 +83,7 @@ def from_keras_file(file: KerasFile) -> FloatModel:
         data_sha256=dataset.sha256,
         calibration_pool=tuple(map(picture_of, dataset.train)),
         held_out=tuple(map(picture_of, dataset.test)),
+        validation=tuple(map(picture_of, validation)),
         training=TrainingData(TrainRecipe(data), dataset),
     )
 
@@ -174,9 +178,8 @@ def _named(network: Any, last: str) -> Any:
     return copy
 
 
-def _dataset(data: DataRecipe, labels: Sequence[str]) -> Dataset:
+def _dataset(inventory: Inventory, data: DataRecipe, labels: Sequence[str]) -> Dataset:
     """The images divided, with the indices of ``labels``."""
-    inventory = take_inventory(data.folder, data)
     unknown = sorted(set(inventory.labels) - set(labels))
     if unknown:
         raise SourceError(

@@ -13,7 +13,7 @@ from smidgen.export.versions import toolchain_versions
 from smidgen.runtime.manifest import Scheme
 from smidgen.runtime.schema import as_mapping
 
-_GENERATION = 2
+_GENERATION = 3
 """Raised when the same inputs give other files than before, so that old ones are made anew."""
 
 _OF_INT8 = ("calibration_images", "ends", "c_header")
@@ -34,9 +34,19 @@ def bundle_key(source: FloatModel, plan: ExportPlan, form: Format, scheme: Schem
         as_mapping(source.normalization),
         [[picture.sha256, picture.label, picture.turn] for picture in source.held_out],
         hash_of_hashes(source.calibration_pool),
+        _decisions(source, plan),
         toolchain_versions(),
     ]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8")).hexdigest()
+
+
+def _decisions(source: FloatModel, plan: ExportPlan) -> list[Any]:
+    """What decides temperature and threshold: without either, the images have no say."""
+    wanted = plan.decisions
+    if not (wanted.temperature_scaling or wanted.answered_accuracy):
+        return []
+    pictures = [[picture.sha256, picture.label, picture.turn] for picture in source.validation]
+    return [as_mapping(wanted), pictures]
 
 
 def _settings(plan: ExportPlan, scheme: Scheme) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ from smidgen.train.lock import sole_writer
 from smidgen.train.progress import SilentProgress
 
 if TYPE_CHECKING:
+    from smidgen.export.decider import Decider
     from smidgen.export.formats.conversion import Converter
     from smidgen.export.gate.verification import Verifier
 
@@ -59,6 +60,8 @@ def export(
         OutputError: the folder cannot be written to.
         SourceError: the float model cannot be loaded, or an image changed.
         GateError: the float model has no answers to compare with.
+        DecisionError: an accuracy of answers is asked for that the validation images cannot prove.
+        CalibrationError: a validation image is held out for the gate.
         TargetError: no such target, or no file is made for it.
     """
     progress = progress or SilentProgress()
@@ -132,15 +135,19 @@ class _Workbench:
     work: Path
     converter: Converter
     verifier: Verifier
+    decider: Decider
 
 
 @contextmanager
 def _workbench(order: _Order, seconds: dict[str, float]) -> Iterator[_Workbench]:
+    from smidgen.export.decider import Decider
     from smidgen.export.formats.conversion import Converter
     from smidgen.export.gate.verification import REFERENCE_FILE, Verifier
     from smidgen.export.synthetic import synthetic_pictures
 
     source, folder = order.source, order.folder
+    decider = Decider(source, order.plan.decisions, order.progress, seconds)
+    decider.check()
     try:
         for left in folder.glob(".export-*"):  # of an export that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -158,7 +165,7 @@ def _workbench(order: _Order, seconds: dict[str, float]) -> Iterator[_Workbench]
             changed=(lambda: converter.compressed.network) if order.plan.changes_network else None,
         )  # fmt: skip
         _ = verifier.reference  # before any conversion: without it nothing can be judged
-        yield _Workbench(order, work, converter, verifier)
+        yield _Workbench(order, work, converter, verifier, decider)
         (folder / REFERENCE_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
@@ -184,7 +191,12 @@ def _make(bench: _Workbench, pair: Pair) -> ExportedBundle:
     bundle, manifest = pack(converted.data, manifest_of(wanted, converted))
     candidate = bench.work / f"{wanted.stem}.{wanted.model_format}"
     write_bytes(candidate, bundle)
+    decided = bench.decider.decide(candidate, manifest)
+    manifest = replace(
+        manifest, temperature=decided.temperature, abstain_below=decided.abstain_below
+    )
     findings = bench.verifier.verify(candidate, manifest)
+    facts |= decided.facts | findings.facts
     bundle, manifest = with_findings(bundle, manifest, findings.verdict, findings.golden)
     passed = _passes(findings.verdict, order.plan)
     final = order.folder / wanted.file(passed=passed)
@@ -192,7 +204,7 @@ def _make(bench: _Workbench, pair: Pair) -> ExportedBundle:
     write_bytes(final, bundle)
     if pair == ("tflite", "int8") and order.plan.export.c_header and passed:
         facts |= write_c_header(bundle, manifest, order.folder / f"{wanted.stem}.h")
-    order.progress.note(summary(final, len(bundle), findings.verdict))
+    order.progress.note(summary(final, len(bundle), manifest))
     spent = {name: round(s - before.get(name, 0.0), 3) for name, s in converter.seconds.items()}
     return ExportedBundle(
         file=final.name,

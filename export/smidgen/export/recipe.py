@@ -1,4 +1,4 @@
-"""Everything that decides what export makes of a float model: six tables of a recipe file."""
+"""Everything that decides what export makes of a float model: seven tables of a recipe file."""
 
 from __future__ import annotations
 
@@ -192,6 +192,24 @@ class QatRecipe:
 
 
 @dataclass(frozen=True)
+class DecisionsRecipe:
+    """How sure a file says it is, and when it does not answer: the ``[decisions]`` table."""
+
+    temperature_scaling: bool = setting(
+        True,
+        help="fit on the validation images, for each file, how sure its answers are (the labels "
+        "stay as they are)",
+    )
+    answered_accuracy: float = setting(
+        0.0,
+        help="percent of the answers given that must be right, with 95 % confidence on the "
+        "validation images: less sure ones abstain (0: every answer is given)",
+        low=0,
+        high=99.99,
+    )
+
+
+@dataclass(frozen=True)
 class BudgetRecipe:
     """What the one file looked for may cost ([budget]); without a limit nothing is looked for."""
 
@@ -217,6 +235,7 @@ class ExportPlan:
     sparsity: SparsityRecipe = field(default_factory=SparsityRecipe)
     clustering: ClusteringRecipe = field(default_factory=ClusteringRecipe)
     qat: QatRecipe = field(default_factory=QatRecipe)
+    decisions: DecisionsRecipe = field(default_factory=DecisionsRecipe)
 
     @property
     def passes(self) -> tuple[str, ...]:

@@ -54,7 +54,8 @@ class FloatModel:
     ``load`` returns a functional Keras model on the TensorFlow backend: normalised
     ``(N, H, W, 3) float32`` to logits ``(N, classes) float32``. Held-out pictures without labels
     are judged against the model's own answers. Where there are no pictures at all, synthetic ones
-    are used, and int8 is refused. Where ``training`` is None it cannot be tuned.
+    are used, and int8 is refused. On the labelled ``validation`` pictures each file's temperature
+    and threshold are fitted; none: it has none. Where ``training`` is None it cannot be tuned.
     """
 
     name: str
@@ -68,6 +69,7 @@ class FloatModel:
     data_sha256: str
     calibration_pool: tuple[Picture, ...] = ()
     held_out: tuple[Picture, ...] = ()
+    validation: tuple[Picture, ...] = ()
     training: TrainingData | None = None
     run: Run | None = field(default=None, repr=False)
     recipe_toml: str = ""
@@ -78,6 +80,8 @@ class FloatModel:
 
 def from_run(run: Run) -> FloatModel:
     """The float model of a finished Run: calibrated on its train split, judged on its test split.
+
+    What is fitted after conversion is fitted on its validation split.
 
     In the orientation task each test image is held out four times, once for each turn; the gate
     knows by their content that the four answers are not independent.
@@ -117,6 +121,7 @@ def from_run(run: Run) -> FloatModel:
         data_sha256=dataset.sha256,
         calibration_pool=tuple(map(picture_of, dataset.train)),
         held_out=tuple(map(picture_of, dataset.test)),
+        validation=tuple(map(picture_of, dataset.validation)),
         training=TrainingData(run.recipe, dataset),
         run=run,
         recipe_toml=(run.folder / "recipe.toml").read_text(encoding="utf-8"),

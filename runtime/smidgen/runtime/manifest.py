@@ -140,7 +140,9 @@ class Verdict:
     there for ten classes and more. ``worst_class`` lost the largest share of its images;
     only the ``classes_compared`` classes with 20 images or more can be named.
     ``confidence_shift_points`` is this file's mean top score minus the reference's, in percentage
-    points; the calibration errors are expected calibration errors over 15 bins, 0..100.
+    points; the calibration errors are expected calibration errors over 15 bins, 0..100. Both are of
+    what a Bundle shows, after its ``temperature``, and of a float network's own probabilities; all
+    else is of the models' own scores, which the temperature does not change.
     """
 
     verdict: VerdictWord

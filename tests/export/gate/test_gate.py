@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from smidgen.export.errors import GateError
 from smidgen.export.gate.paired import Pairs, tango_interval
+from smidgen.export.gate.regression import BundleModel
 from smidgen.export.gate.verdicts import JudgedImages, Limits, decide, images_needed, judge_scores
 from smidgen.runtime.manifest import ClassAnswers, PairedDrop
+from smidgen.runtime.schema import as_mapping
 
 
 def test_a_hundred_images_cannot_prove_one_point():
@@ -106,6 +110,32 @@ def answers_with_flips() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     after[[0, 1, 2]] = [1, 2, 0]  # the third is wrong in another way, the fourth is gained
     after[6:42:4] = 3  # nine of class 2 are lost
     return truth, before, after
+
+
+def test_sureness_is_of_what_each_model_shows():
+    """After its temperature; nothing else in the verdict changes."""
+    truth, before, after = answers_with_flips()
+    reference, candidate = scores_for(before), scores_for(after)
+    shown = np.full(200, 0.6, np.float32), np.full(200, 0.9, np.float32)
+    plain, _ = judge_scores(reference, candidate, images=JudgedImages(truth), limits=Limits(1.0))
+    images = JudgedImages(truth, confidences=shown)
+    verdict, _ = judge_scores(reference, candidate, images=images, limits=Limits(1.0))
+    assert verdict.confidence_shift_points == pytest.approx(30.0, abs=1e-4)
+    assert verdict.reference_calibration_error_percent == pytest.approx(98 - 60, abs=1e-4)
+    assert verdict.calibration_error_percent == pytest.approx(94 - 90, abs=1e-4)
+    changed = {name for name in as_mapping(plain) if getattr(plain, name) != getattr(verdict, name)}
+    assert changed == {
+        "confidence_shift_points",
+        "reference_calibration_error_percent",
+        "calibration_error_percent",
+    }
+
+
+def test_a_bundle_is_as_sure_as_its_manifest_says(make_bundle):
+    scores = np.array([[0.64, 0.32, 0.04]], np.float32)
+    cold = BundleModel.open(make_bundle(temperature=2.0))
+    assert cold.confidence(scores)[0] == pytest.approx(0.8 / (1 + math.sqrt(0.32)), abs=1e-6)
+    assert BundleModel.open(make_bundle()).confidence(scores)[0] == np.float32(0.64)
 
 
 def test_every_number_of_the_verdict():

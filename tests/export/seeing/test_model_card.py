@@ -161,6 +161,19 @@ def test_a_card_without_a_run() -> None:
     assert "answers as the float model does" in text
 
 
+def test_temperature_and_threshold_are_said_of_their_files() -> None:
+    assert "temperature" not in as_markdown(CARD)
+    decided = dataclasses.replace(MANIFEST, temperature=1.3125, abstain_below=0.62)
+    card = ModelCard((dataclasses.replace(CARD.files[0], manifest=decided), *CARD.files[1:]))
+    text, name = as_markdown(card), CARD.files[0].file
+    assert (
+        "- Probabilities are shown after a temperature of 1.31, fitted on the validation images "
+        f"({name}).\n- Answers with a probability below 0.62 abstain ({name}).\n"
+    ) in text
+    first = card.as_mapping()["files"][0]
+    assert (first["temperature"], first["abstain_below"]) == (1.3125, 0.62)
+
+
 def with_verdict(verdict: Verdict | None) -> Manifest:
     return dataclasses.replace(MANIFEST, verdict=verdict)
 

@@ -23,6 +23,7 @@ from smidgen.export.pictures import Picture
 from smidgen.export.progress import Progress, stage
 from smidgen.export.source import FloatModel
 from smidgen.runtime.bundle import Bundle
+from smidgen.runtime.decisions import shown_scores
 from smidgen.runtime.manifest import Verdict
 
 Advance = Callable[[int], None]
@@ -53,6 +54,10 @@ class Model(Protocol):
 
     def answer(self, pictures: Sequence[Picture], advance: Advance) -> Answers:
         """Probabilities ``(N, classes) float32``. Raises ExportError."""
+        ...
+
+    def confidence(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How sure it says that it is, of each row of ``answer``: ``(N,) float32``, 0..1."""
         ...
 
 
@@ -87,6 +92,10 @@ class BundleModel:
     def answer(self, pictures: Sequence[Picture], advance: Advance) -> Answers:
         return self.judge.answer_pictures(Path(self.bundle.path), pictures, advance)
 
+    def confidence(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        top: NDArray[np.float32] = shown_scores(scores, self.bundle.manifest).max(axis=1)
+        return top
+
 
 @dataclass(frozen=True)
 class RunModel:
@@ -118,6 +127,10 @@ class RunModel:
 
         return Answers(scores, f"keras {keras.__version__}")
 
+    def confidence(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        top: NDArray[np.float32] = scores.max(axis=1)
+        return top
+
 
 @dataclass(frozen=True)
 class FakeModel:
@@ -132,6 +145,10 @@ class FakeModel:
     def answer(self, pictures: Sequence[Picture], advance: Advance) -> Answers:
         advance(len(pictures))
         return Answers(self.scores, "fake 1")
+
+    def confidence(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        top: NDArray[np.float32] = scores.max(axis=1)
+        return top
 
 
 @dataclass(frozen=True)
@@ -168,6 +185,9 @@ def compare(
 ) -> Comparison:
     """Both models on the same pictures; the Verdict's reference is the baseline.
 
+    Answers and probabilities are the models' own. Mean confidence and calibration errors are of
+    what each says on a device, after its manifest's temperature.
+
     Raises:
         GateError: their labels differ, or no pictures.
         CandidateFailed: one of them crashed, stalled or refused in its own engine.
@@ -186,6 +206,7 @@ def compare(
         truth=np.asarray(labels, np.int64),
         labels=candidate.labels,
         contents=[picture.sha256 for picture in pictures],
+        confidences=(baseline.confidence(before.scores), candidate.confidence(after.scores)),
     )
     verdict, _ = judge_scores(
         before.scores, after.scores, images=images, limits=limits, engine=after.engine

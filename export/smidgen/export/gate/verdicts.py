@@ -29,6 +29,10 @@ FLOAT_PARITY = 1e-4
 
 _MOST_IMAGES = 1_000_000
 
+Confidences = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""How sure the reference and the candidate say that they are of each answer, ``(N,) float32`` each,
+0..1: for a Bundle its highest probability after the manifest's temperature, as a device says it."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -51,12 +55,14 @@ class JudgedImages:
     ``truth``: the right class indices, ``(N,) int64``; None: the reference's own answers are taken
     for right. ``labels``: a name for each class; without them no worst class is named.
     ``contents``: the content hash of each image; answers on the same content are not independent.
-    None: every image is another one.
+    None: every image is another one. ``confidences``: how sure both models say that they are of
+    their answer on each image; None: the highest probability of each.
     """
 
     truth: Optional[NDArray[np.int64]] = None
     labels: tuple[str, ...] = ()
     contents: Optional[Sequence[str]] = field(default=None, repr=False)
+    confidences: Optional[Confidences] = field(default=None, repr=False)
 
 
 def decide(low: float, high: float, max_drop: float) -> VerdictWord:
@@ -138,6 +144,11 @@ def judge_scores(
         gained=pairs.gained,
         images_to_decide=needed,
         **_details(reference, candidate, truth, images),
+        **_sureness(
+            images.confidences or (reference.max(axis=1), candidate.max(axis=1)),
+            (answers == truth, later == truth),
+            has_labels=images.truth is not None,
+        ),
     )
     return verdict, pairs
 
@@ -180,25 +191,35 @@ def _details(
     right, also = reference.argmax(axis=1) == truth, candidate.argmax(axis=1) == truth
     contents = _repeated(images.contents)
     test = mcnemar(right, also, contents)
-    confidence, later = reference.max(axis=1), candidate.max(axis=1)
-    shift = float(later.mean(dtype=np.float64) - confidence.mean(dtype=np.float64))
     details: dict[str, Any] = {
         "mcnemar_p": test.exact,
         "mcnemar_mid_p": test.mid_p,
-        "confidence_shift_points": 100 * shift,
     }
     if contents is not None:
         details["distinct_images"] = len(set(contents))
         details["design_effect"] = design_effect(right, also, contents)
-    if images.truth is not None:  # calibration to a model's own answers says nothing
-        details["reference_calibration_error_percent"] = 100 * calibration_error(confidence, right)
-        details["calibration_error_percent"] = 100 * calibration_error(later, also)
     if images.labels:
         named, compared = worst_class(truth, right, also, images.labels)
         details |= {"worst_class": named, "classes_compared": compared}
     if reference.shape[1] >= FEWEST_CLASSES_FOR_TOP5:
         before, after = is_in_top(reference, truth, 5), is_in_top(candidate, truth, 5)
         details["top5"] = _paired_drop(count_pairs(before, after, contents))
+    return details
+
+
+def _sureness(
+    confidences: Confidences,
+    right: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    *,
+    has_labels: bool,
+) -> dict[str, Any]:
+    """The Verdict's fields on how sure the answers are; ``right``: which ones are, of each."""
+    before, after = (confidence.mean(dtype=np.float64) for confidence in confidences)
+    details: dict[str, Any] = {"confidence_shift_points": 100 * float(after - before)}
+    if has_labels:  # calibration to a model's own answers says nothing
+        errors = [100 * calibration_error(*pair) for pair in zip(confidences, right)]
+        details["reference_calibration_error_percent"] = errors[0]
+        details["calibration_error_percent"] = errors[1]
     return details
 
 

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from smidgen.export.errors import GateError
 from smidgen.export.gate.judge import Judge, keep_scores, kept_scores, reference_scores
+from smidgen.export.gate.metrics import calibration_error
 from smidgen.export.gate.paired import Pairs
 from smidgen.export.gate.verdicts import FLOAT_PARITY, JudgedImages, Limits, judge_scores
 from smidgen.export.pictures import Picture
 from smidgen.export.progress import Progress, stage
 from smidgen.export.recipe import ExportRecipe
 from smidgen.export.source import FloatModel
+from smidgen.runtime.decisions import shown_scores
 from smidgen.runtime.manifest import GoldenSample, Manifest, Scheme, Verdict
 from smidgen.runtime.schema import as_mapping
 from smidgen.runtime.selftest import make_golden
@@ -44,11 +46,12 @@ REFERENCE_FILE = "reference.npz"
 
 @dataclass(frozen=True)
 class Findings:
-    """What judging a Bundle found."""
+    """What judging a Bundle found; ``facts`` of its temperature and threshold, in words."""
 
     verdict: Verdict
     pairs: Pairs
     golden: GoldenSample | None
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,7 +104,7 @@ class Verifier:
         return np.asarray(known, np.int64) if len(known) == len(labels) else None
 
     def verify(self, bundle: Path, manifest: Manifest) -> Findings:
-        """Run the Bundle and compare.
+        """Run the Bundle and compare; ``manifest`` may be newer than the one in the file.
 
         Raises:
             CandidateFailed: its process crashed, stalled or refused.
@@ -115,16 +118,38 @@ class Verifier:
         if is_float and self.changed is not None:
             self._check_same(answers.scores)
         is_same = is_float and self.changed is None
+        sure = shown_scores(answers.scores, manifest).max(axis=1)
         verdict, pairs = judge_scores(
             reference,
             answers.scores,
             images=JudgedImages(
-                self.truth, manifest.labels, [picture.sha256 for picture in self.pictures]
+                self.truth,
+                manifest.labels,
+                [picture.sha256 for picture in self.pictures],
+                (reference.max(axis=1), sure),
             ),
             limits=Limits(self.recipe.max_drop, FLOAT_PARITY if is_same else None),
             engine=answers.engine,
         )
-        return Findings(verdict, pairs, self._golden(bundle, manifest, answers.scores))
+        golden = self._golden(bundle, manifest, answers.scores)
+        return Findings(verdict, pairs, golden, self._facts(manifest, answers.scores, sure))
+
+    def _facts(
+        self, manifest: Manifest, scores: NDArray[np.float32], sure: NDArray[np.float32]
+    ) -> dict[str, str]:
+        """What temperature and threshold do on the held-out images, whose labels are known."""
+        facts: dict[str, str] = {}
+        if self.truth is None:
+            return facts
+        right = scores.argmax(axis=1) == self.truth
+        if manifest.temperature != 1.0:
+            errors = [100 * calibration_error(each, right) for each in (scores.max(axis=1), sure)]
+            facts["calibration error"] = f"{errors[0]:.2f} % without temperature, {errors[1]:.2f} %"
+        if manifest.abstain_below > 0:
+            given = sure >= manifest.abstain_below
+            share = f"{right[given].mean():.1%} of them right" if given.any() else "none right"
+            facts["answered"] = f"{given.mean():.1%} of {len(given)} held-out images, {share}"
+        return facts
 
     @cached_property
     def _changed_scores(self) -> NDArray[np.float32]:

@@ -156,7 +156,10 @@ def _value(value: Any) -> str:
 
 def _plain(file: CardFile) -> dict[str, Any]:
     manifest = as_mapping(file.manifest)
-    wanted = ("name", "model_format", "scheme", "input", "output", "minimum_runtime", "verdict")
+    wanted = (
+        *("name", "model_format", "scheme", "input", "output", "minimum_runtime", "verdict"),
+        *("temperature", "abstain_below"),
+    )
     return {
         "file": file.file,
         "passed": file.passed,

@@ -99,12 +99,30 @@ def _use(card: ModelCard) -> Iterator[str]:
     yield ""
     yield "- Input: one picture. " + _preprocessing(shared)
     yield "- Output: a probability for each class."
-    if shared.abstain_below > 0:
-        yield f"- Answers with a probability below {shared.abstain_below:g} abstain."
+    for line, files in _decisions(card).items():
+        yield f"- {line} ({', '.join(files)})."
     yield (
         "- Out of scope: pictures of anything else. The model answers with one of its classes "
         "whatever it is shown; several things in one picture get one answer."
     )
+
+
+def _decisions(card: ModelCard) -> dict[str, list[str]]:
+    """What is said of the probabilities, with the files that it is said of."""
+    said: dict[str, list[str]] = {}
+    for file in card.files:
+        temperature, below = file.manifest.temperature, file.manifest.abstain_below
+        lines = []
+        if temperature != 1.0:
+            lines.append(
+                f"Probabilities are shown after a temperature of {temperature:.3g}, fitted on the "
+                "validation images"
+            )
+        if below > 0:
+            lines.append(f"Answers with a probability below {below:.3g} abstain")
+        for line in lines:
+            said.setdefault(line, []).append(_plain(file.file))
+    return said
 
 
 def _preprocessing(manifest: Manifest) -> str:
@@ -282,7 +300,8 @@ def _more(file: CardFile) -> Iterator[str]:
             f"the float model {worst.reference_right}"
         )
     if verdict.confidence_shift_points is not None:
-        yield f"mean top probability {verdict.confidence_shift_points:+.2f} points"
+        shown = " as shown" if file.manifest.temperature != 1.0 else ""
+        yield f"mean top probability{shown} {verdict.confidence_shift_points:+.2f} points"
     if verdict.calibration_error_percent is not None:
         before = verdict.reference_calibration_error_percent or 0.0
         yield (
