@@ -191,7 +191,7 @@ def photo(tmp_path: Path) -> Path:
 def test_every_worker_gives_the_same_answer(
     bundle: Path, photo: Path, worker: str, named: set[str]
 ) -> None:
-    given = (str(bundle), str(photo), "0.875", "3")
+    given = (str(bundle), str(photo), "3", "0.875", "bicubic")
     taken = FreshProcess(worker, Path(sys.executable), HERE / worker, given).run()
     assert taken.answer == 2  # blue
     assert set(taken.runs_ns) == named
@@ -204,7 +204,7 @@ def test_every_worker_gives_the_same_answer(
 )
 @pytest.mark.slow
 def test_mediapipes_worker(bundle: Path, photo: Path) -> None:
-    given = (str(bundle), str(photo), "0.875", "3")
+    given = (str(bundle), str(photo), "3", "0.875", "bicubic")
     python, path = Path(MEDIAPIPE_PYTHON), HERE / "mediapipe_worker.py"
     taken = FreshProcess("mediapipe", python, path, given).run()
     assert (taken.answer, len(taken.runs_ns[MEDIAPIPE])) == (2, 3)
@@ -247,7 +247,7 @@ def test_who_takes_part(bundle: Path, tmp_path: Path) -> None:
         mediapipe(SMALL),
         mediapipe(LARGE),
     }
-    assert {one.arguments[3] for one in found if "l.jpg" in one.arguments[1]} == {"8"}
+    assert {one.arguments[2] for one in found if "l.jpg" in one.arguments[1]} == {"8"}
     given.mediapipe_python = None
     assert len(make(given, tmp_path / "s.jpg", tmp_path / "l.jpg")) == 4
 

@@ -58,11 +58,11 @@ _LARGE_SHARE = 5
 
 def contenders(arguments: argparse.Namespace, small: Path, large: Path) -> list[Contender]:
     """Everybody who takes part, by the goals' names. Raises BundleError."""
-    crop = Bundle.open(arguments.bundle).manifest.preprocessing.crop_fraction
+    size = Bundle.open(arguments.bundle).manifest.preprocessing
 
     def process(name: str, python: Path, script: str, photo: Path, runs: int) -> Contender:
-        given = (str(arguments.bundle), str(photo), str(crop), str(runs))
-        return FreshProcess(name, python, HERE / script, given)
+        given = (arguments.bundle, photo, runs, size.crop_fraction, size.resample)
+        return FreshProcess(name, python, HERE / script, tuple(map(str, given)))
 
     runs, few = arguments.runs, max(1, arguments.runs // _LARGE_SHARE)
     ours = arguments.python

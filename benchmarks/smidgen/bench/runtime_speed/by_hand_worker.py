@@ -1,7 +1,8 @@
 """What a programmer writes who has LiteRT, numpy and Pillow: decode, resize, invoke, argmax.
 
-A script, run by the contest in a process of its own: MODEL PHOTO CROP_FRACTION RUNS. CROP_FRACTION
-is the side of the centre crop, as a share of the shorter side of the photo.
+A script, run by the contest in a process: MODEL PHOTO RUNS CROP_FRACTION FILTER. Crop and
+filter are those of the Bundle's manifest: the side of the centre crop as a share of the shorter
+side of the photo, and ``bilinear`` or ``bicubic``.
 """
 
 # ruff: noqa: E402  (the clock starts before the imports: they are part of a start)
@@ -21,7 +22,7 @@ from PIL import Image
 class ByHand:
     """The model, ready: call it with the path of a photo to get the number of its label."""
 
-    def __init__(self, model: str, crop_fraction: float) -> None:
+    def __init__(self, model: str, crop_fraction: float, resample: str) -> None:
         self._interpreter: Any = Interpreter(model_path=model, num_threads=1)
         self._interpreter.allocate_tensors()
         given = self._interpreter.get_input_details()[0]
@@ -29,13 +30,14 @@ class ByHand:
         self._height, self._width = (int(length) for length in given["shape"][1:3])
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._crop_fraction = crop_fraction
+        self._filter = Image.Resampling[resample.upper()]
 
     def __call__(self, photo: str) -> int:
         image = Image.open(photo).convert("RGB")
         side = self._crop_fraction * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
-        small = image.resize((self._width, self._height), Image.Resampling.BILINEAR, box)
+        small = image.resize((self._width, self._height), self._filter, box)
         pixels = np.asarray(small)[np.newaxis].astype(self._dtype)
         self._interpreter.set_tensor(self._input, pixels)
         self._interpreter.invoke()
@@ -43,8 +45,8 @@ class ByHand:
 
 
 def main() -> None:
-    model, photo, crop_fraction, runs = sys.argv[1:5]
-    by_hand = ByHand(model, float(crop_fraction))
+    model, photo, runs, crop_fraction, resample = sys.argv[1:6]
+    by_hand = ByHand(model, float(crop_fraction), resample)
     index = by_hand(photo)
     print(json.dumps({"answer": index, "first_ns": time.perf_counter_ns() - STARTED_NS}))
     sys.stdout.flush()

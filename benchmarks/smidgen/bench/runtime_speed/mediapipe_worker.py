@@ -1,7 +1,7 @@
 """MediaPipe's ImageClassifier on the same file.
 
-A script, run by the contest with a Python that has mediapipe: MODEL PHOTO CROP_FRACTION RUNS. It
-stretches the whole photo, as it does unless told otherwise.
+A script, run by the contest with a Python that has mediapipe: MODEL PHOTO RUNS, and what
+others need. It stretches the whole photo, as it does unless told otherwise.
 """
 
 # ruff: noqa: E402  (the clock starts before the imports: they are part of a start)
@@ -17,7 +17,7 @@ from mediapipe.tasks.python import BaseOptions, vision
 
 
 def main() -> None:
-    model, photo, _, runs = sys.argv[1:5]
+    model, photo, runs = sys.argv[1:4]
     options = vision.ImageClassifierOptions(
         base_options=BaseOptions(model_asset_path=model), max_results=1
     )

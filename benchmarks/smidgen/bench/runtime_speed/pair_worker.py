@@ -1,7 +1,7 @@
 """``classify()`` and the loop written by hand by turns, photo after photo, in one process.
 
-A script, run by the contest: MODEL PHOTO CROP_FRACTION RUNS. What slows the machine for a moment
-slows both, so that a difference of some percent can be seen.
+A script, run by the contest: MODEL PHOTO RUNS CROP_FRACTION FILTER. What slows the machine
+for a moment slows both, so that a difference of some percent can be seen.
 """
 
 import json
@@ -15,9 +15,9 @@ from smidgen.runtime.timing import peak_rss_bytes
 
 
 def main() -> None:
-    model, photo, crop_fraction, runs = sys.argv[1:5]
+    model, photo, runs, crop_fraction, resample = sys.argv[1:6]
     script = runpy.run_path(str(Path(__file__).with_name("by_hand_worker.py")))
-    by_hand = script["ByHand"](model, float(crop_fraction))
+    by_hand = script["ByHand"](model, float(crop_fraction), resample)
     classifier = Classifier(model, threads=1)
     ours = classifier.classify(photo).top[0].index
     if by_hand(photo) != ours:

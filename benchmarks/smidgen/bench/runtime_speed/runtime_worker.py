@@ -1,7 +1,6 @@
 """``Classifier.classify`` as an application calls it.
 
-A script, run by the contest in a process of its own: MODEL PHOTO CROP_FRACTION RUNS. The manifest
-knows the crop.
+A script, run by the contest in a process of its own: MODEL PHOTO RUNS, and what others need.
 """
 
 # ruff: noqa: E402  (the clock starts before the imports: they are part of a start)
@@ -16,7 +15,7 @@ from smidgen.runtime import Classifier
 
 
 def main() -> None:
-    model, photo, _, runs = sys.argv[1:5]
+    model, photo, runs = sys.argv[1:4]
     classifier = Classifier(model, threads=1)
     answer = classifier.classify(photo)
     first_ns = time.perf_counter_ns() - STARTED_NS
