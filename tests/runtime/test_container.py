@@ -245,7 +245,8 @@ def test_long_lists_are_refused(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["a\nb", "a\tb", "\x1b[31mred", "bell\x07", "\x7f", "\x9b31m", "\u2028", "\ud800"]
+    "label",
+    ["x" * 1001, "a\nb", "a\tb", "\x1b[31mred", "bell\x07", "\x7f", "\x9b31m", "\u2028", "\ud800"],
 )
 def test_labels_that_steer_a_terminal_are_refused(
     make_bundle: MakeBundle, label: str, tmp_path: Path
@@ -267,6 +268,14 @@ def test_labels_that_steer_a_terminal_are_refused(
             with pytest.raises(BundleError) as caught:
                 Bundle.open(path)
             assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("field", ["name", "payload_sha256", "input", "minimum_runtime"])
+def test_texts_of_messages_are_one_line(file: Path, field: str) -> None:
+    """Found by the fuzzer: a hash with a line break, in the message that says it is wrong."""
+    changed = {"input": {**INPUT, "name": "a\nb"}, "minimum_runtime": {"a": "b\nc"}}
+    text = manifest_with(field, changed.get(field, "a\nb"))
+    assert "control characters" in refused(with_manifest(text), file)
 
 
 def test_a_text_with_backslashes_is_no_control_character(

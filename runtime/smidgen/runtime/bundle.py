@@ -65,6 +65,7 @@ _CONTROL = re.compile(
 )
 """Characters that steer a terminal or end a line, as they are or escaped in JSON; ``\\n`` and
 ``\\t`` are not among them: the recipe has them. Halves of surrogate pairs cannot be printed."""
+_MAX_SHOWN = 1000
 _NOT_IN_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -211,7 +212,13 @@ def _parse_manifest(content: bytes) -> Manifest:
     if _LONG_NUMBER.search(content):
         raise NotABundle("the manifest has a number of 400 digits; export the model again")
     manifest = Manifest.from_json(text)
-    if _CONTROL.search(text) or _NOT_IN_LINE.search("".join((manifest.name, *manifest.labels))):
+    shown = [manifest.name, manifest.payload_sha256, *manifest.labels, *manifest.minimum_runtime]
+    shown += [manifest.input.name, manifest.output.name, *manifest.minimum_runtime.values()]
+    if max(map(len, shown)) > _MAX_SHOWN:
+        raise NotABundle(
+            f"a label or name has over {_MAX_SHOWN} characters; export the model again"
+        )
+    if _CONTROL.search(text) or _NOT_IN_LINE.search("".join(shown)):
         raise NotABundle("the manifest has control characters in its texts; export the model again")
     return manifest
 

@@ -147,9 +147,12 @@ class IsolatedSession:
     def _ready(self) -> Child:
         """The child; a new one where it is gone, or is that of who forked this process."""
         if self._child is None or not self._child.is_alive():
-            child = Child(self._engine)
-            child.open(self._data, self._texts)
-            self._child = child
+            self._child = Child(self._engine)
+            try:
+                self._child.open(self._data, self._texts)
+            except BaseException:  # a child without a model is of no use
+                self._child.end()
+                raise
         return self._child
 
 
@@ -164,7 +167,11 @@ class Child:
         self._expired = False
         texts = [text.encode("utf-8") for text in (engine.address, engine.name)]
         sizes = wire.SIZES.pack(len(texts[0]), len(texts[1]), 0)
-        self.ask(wire.START, max(_START_LIMIT_S, self._limit_s), sizes, *texts)
+        try:
+            self.ask(wire.START, max(_START_LIMIT_S, self._limit_s), sizes, *texts)
+        except BaseException:
+            self.end()
+            raise
 
     def open(self, data: bytes, texts: tuple[str, str]) -> None:
         """Load a model in place of any other; ``texts``: options and manifest, as JSON.
