@@ -172,9 +172,10 @@ def test_auto_takes_slow_engines_last_and_warns(
 
 def test_bits_are_promised_for_one_case_alone(of: Callable[..., Any]) -> None:
     provenance = dataclasses.replace(
-        of("int8").provenance, versions={"ai-edge-litert": "2.3.0", "onnxruntime": "1.31.1"}
+        of("int8").provenance, versions={"ai-edge-litert": "2.3.0", "machine": platform.machine()}
     )
     made, plain = of("int8", provenance=provenance), EngineOptions()
+    assert not promises_bits("litert", "2.3.0", plain, made, "aarch64-of-another")
     assert promises_bits("litert", "2.3.0", plain, made)
     assert promises_bits("litert", "2.3.0", EngineOptions(4, ("xnnpack",)), made)
     assert not promises_bits("litert", "2.4.0", plain, made)

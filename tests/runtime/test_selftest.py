@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import platform
 from pathlib import Path
 from typing import Any, Callable
 
@@ -102,7 +103,7 @@ def test_bits_where_the_engine_promises_them(
     """One step of 1/256 is within the tolerance, and fails where equal bits are promised."""
     stored: Any = np.array([[200, 40, 16]], np.float32) / 256
     golden = make_golden(photo_png, SIZE, lambda _: stored, LABELS, 2 / 256)
-    versions = {"ai-edge-litert": "2.3.0"}
+    versions = {"ai-edge-litert": "2.3.0", "machine": platform.machine()}
     provenance = dataclasses.replace(
         make_manifest("tflite", "int8", "").provenance, versions=versions
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def manifest_of(wanted: Wanted, converted: Converted) -> Manifest:
         calibration_images=converted.calibration_images,
         passes=converted.records,
         commit=source.commit,
-        versions={**source.versions, **toolchain_versions()},
+        versions={**source.versions, **toolchain_versions(), "machine": platform.machine()},
     )
     return Manifest(
         name=wanted.stem,

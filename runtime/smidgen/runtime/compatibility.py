@@ -117,20 +117,25 @@ def slowness(engine: str, manifest: Manifest, machine: str = "") -> Optional[str
     return None if problem is None else f"{engine} {problem.what}; {problem.remedy}"
 
 
-def promises_bits(engine: str, version: str, options: EngineOptions, manifest: Manifest) -> bool:
+def promises_bits(
+    engine: str, version: str, options: EngineOptions, manifest: Manifest, machine: str = ""
+) -> bool:
     """Whether scores must equal, to the bit, those that the exporter stored in the golden sample.
 
-    LiteRT promises it for int8 Bundles on any CPU and any number of threads, with XNNPACK and no
-    other delegate, in the release that the exporter had: integer sums, and one rounding in float32.
-    Measured on x86-64 with SSE4, AVX2 and AVX-512. Everything else is promised within the golden
-    sample's tolerance alone: floats are summed in an order that depends on CPU and threads; other
-    TFLite engines round int8 at other places (up to 5 steps of 1/256 measured); ONNX Runtime's
-    int8 products saturate on x86 without VNNI.
+    LiteRT promises it for int8 Bundles with XNNPACK and no other delegate, in the release and on
+    the architecture that the exporter had (``provenance.versions``; older Bundles do not say the
+    latter), for any number of threads: integer sums, and one rounding in float32. Measured with
+    LiteRT 2.3.0 on x86-64 with SSE4, AVX2 and AVX-512 VNNI; its kernels for ARM round elsewhere.
+
+    Everything else is promised within the golden sample's tolerance alone: floats are summed in an
+    order that depends on CPU and threads; other TFLite engines round int8 at other places (up to 7
+    steps of 1/256 measured); ONNX Runtime's int8 products saturate on x86 without VNNI.
     """
-    made_with = manifest.provenance.versions.get("ai-edge-litert")
+    here, made_with = machine or platform.machine(), manifest.provenance.versions
+    same = version == made_with.get("ai-edge-litert") and here == made_with.get("machine")
     plain = not options.delegates or options.delegates == ("xnnpack",)
     is_int8 = manifest.scheme == "int8" and manifest.output.dtype != "float32"
-    return engine == "litert" and is_int8 and plain and version == made_with
+    return engine == "litert" and is_int8 and plain and same
 
 
 def _problem(engine: str, manifest: Manifest, wrong: bool, machine: str) -> Optional[KnownProblem]:
