@@ -155,6 +155,30 @@ def test_few_images_leave_the_temperature_at_1(labelled, make_bundle):
     ]
 
 
+def test_the_turns_of_a_picture_are_one_image(labelled, make_bundle):
+    """The orientation task: 60 pictures, four turns each; the fourth of one picture is wrong."""
+    turned = tuple(
+        dataclasses.replace(picture, turn=turn, label=turn)
+        for picture in labelled.validation[:60]
+        for turn in range(4)
+    )
+    scores = np.tile(np.where(np.eye(4) > 0, 0.7, 0.1).astype(np.float32), (60, 1))
+    source = dataclasses.replace(labelled, validation=turned)
+    judge: Any = Parrot(scores)
+    one = Decider(source, DecisionsRecipe(answered_accuracy=95), SilentProgress(), {}, judge)
+    one.check()
+    decided = one.decide(Path("a.onnx"), manifest_of(make_bundle))
+    assert decided.facts["temperature"].endswith("fitted on 60 validation images")
+    assert "(at least 95.1% with 95 % confidence)" in decided.facts["abstains"]  # 60 of 60
+    scores[3] = scores[0]  # one of 240 answers is wrong: counted as one of 60, rounded up
+    with pytest.raises(DecisionError, match="--answered-accuracy 92"):
+        one.decide(Path("a.onnx"), manifest_of(make_bundle))
+    short = dataclasses.replace(labelled, validation=turned[:196])
+    few = Decider(short, DecisionsRecipe(), SilentProgress(), {}, judge)
+    assert few.images == 49
+    assert few.decide(Path("a.onnx"), manifest_of(make_bundle)).temperature == 1.0
+
+
 def test_nothing_is_asked_where_nothing_is_wanted(labelled, make_bundle):
     one = decider(labelled, answers(labelled, 64, 2), temperature_scaling=False)
     assert one.decide(Path("a.onnx"), manifest_of(make_bundle)).facts == {}

@@ -159,9 +159,11 @@ def test_the_threshold_by_hand():
     assert best_bound(confidence, right, contents) == pytest.approx(0.05 ** (1 / 60), abs=1e-6)
 
 
-def test_equal_scores_stay_together():
-    """A wrong answer with the score of right ones cannot be told from them."""
+@pytest.mark.parametrize("lower", [0.75, np.nextafter(np.float32(0.75), np.float32(0))])
+def test_equal_scores_stay_together(lower):
+    """A wrong answer with the score of right ones, to rounding, cannot be told from them."""
     confidence = np.full(60, 0.75, np.float32)
+    confidence[59] = lower
     right = np.array([True] * 59 + [False])
     contents = [str(number) for number in range(60)]
     assert choose_threshold(confidence, right, contents, 0.95) is None

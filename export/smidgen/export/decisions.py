@@ -29,6 +29,8 @@ FEWEST_IMAGES = 50
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.2, 5.0
 
 _CHANCE = 0.05
+_SAME = 1e-6
+"""Scores this near are equal: on another machine, or with classes in another order, they may be."""
 _GRID = 33
 _STEPS = 30
 _TINY = 1e-30
@@ -207,14 +209,14 @@ class _Step:
 def _steps(
     confidence: NDArray[np.float32], right: NDArray[np.bool_], contents: Sequence[str]
 ) -> list[_Step]:
-    """A step for each different score, the highest first."""
+    """A step for each score that differs from the next by more than rounding, the highest first."""
     order = np.argsort(-confidence, kind="stable")
     sure, hits = confidence[order].astype(np.float64), np.cumsum(right[order])
     _, first = np.unique(np.asarray(contents)[order], return_index=True)
     is_new = np.zeros(len(order), np.int64)
     is_new[first] = 1
     different = np.cumsum(is_new)
-    ends = np.flatnonzero(np.append(sure[1:] < sure[:-1], True))[: len(sure)]
+    ends = np.flatnonzero(np.append(sure[:-1] - sure[1:] > _SAME, True))[: len(sure)]
     steps = []
     for end in map(int, ends):
         answers, good, pictures = end + 1, int(hits[end]), int(different[end])
