@@ -249,7 +249,7 @@ def test_extreme_shapes_work(shape: tuple[int, int]) -> None:
     pixels = np.full((*shape, 3), 77, np.uint8)
     for fraction in (0.05, 0.3, 1.0):
         for fit in ("crop", "stretch"):
-            size = Preprocessing(width=16, height=8, crop_fraction=fraction, fit=fit)  # type: ignore[arg-type]
+            size = Preprocessing(width=16, height=8, crop_fraction=fraction, fit=fit)
             found = load_pixels(pixels, size)
             assert found.shape == (8, 16, 3)
             assert (found == 77).all()
@@ -394,7 +394,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     text.write_text("not a picture")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for source, words in [
+    refused: list[tuple[Any, str]] = [
         (text, "not an image that Pillow knows"),
         (tmp_path, "not a file"),
         (pipe, "not a file"),
@@ -402,7 +402,8 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         ("a\0b", "cannot be opened"),
         (b"", "0 bytes"),
         (b"\xff\xd8\xff", "bytes of image data"),
-    ]:
+    ]
+    for source, words in refused:
         with pytest.raises(ImageUnreadable, match=words) as caught:
             decode(source)
         assert "\n" not in str(caught.value)
@@ -412,8 +413,10 @@ def test_postscript_is_never_run() -> None:
     """Pillow opens EPS under any name, and starts Ghostscript on its content to load it."""
     data = encoded(Image.fromarray(PICTURE), "EPS")
     assert Image.open(io.BytesIO(data)).format == "EPS"
-    with pytest.raises(ImageUnreadable, match="EPS is a program, not a picture"):
+    with pytest.raises(ImageUnreadable, match="a format that is not read"):
         decode(data)
+    with pytest.raises(ImageUnreadable, match="EPS is a program, not a picture"):
+        decode(Image.open(io.BytesIO(data)))
 
 
 def test_a_picture_beyond_the_memory_is_not_called_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
