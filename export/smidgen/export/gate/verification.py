@@ -144,7 +144,9 @@ class Verifier:
         right = scores.argmax(axis=1) == self.truth
         if manifest.temperature != 1.0:
             errors = [100 * calibration_error(each, right) for each in (scores.max(axis=1), sure)]
-            facts["calibration error"] = f"{errors[0]:.2f} % without temperature, {errors[1]:.2f} %"
+            facts["calibration error"] = (
+                f"{errors[0]:.2f} % without temperature, {errors[1]:.2f} % with it"
+            )
         if manifest.abstain_below > 0:
             given = sure >= manifest.abstain_below
             share = f"{right[given].mean():.1%} of them right" if given.any() else "none right"
