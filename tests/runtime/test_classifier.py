@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,9 @@ from smidgen.runtime.classifier import GROUP, highest
 from smidgen.runtime.engine import EngineOptions
 from smidgen.runtime.errors import BundleUntrusted
 from smidgen.runtime.fake import FakeEngine, brightness_scores
+from smidgen.runtime.fast_pixels import LARGEST_TOLERANCE
 from smidgen.runtime.manifest import TensorSpec
+from smidgen.runtime.preprocessing import load_pixels
 
 MakeBundle = Callable[..., Path]
 PATIENCE_S = 60.0
@@ -320,3 +323,29 @@ def test_an_isolated_engine_gives_the_same_answers(make_bundle: MakeBundle) -> N
         assert [one.top for one in classifier.classify_batch(pictures)] == expected
     with pytest.raises(EngineFailed, match="cannot be isolated"):
         Classifier(make_bundle("onnx"), backend=FakeEngine(), isolate=True)
+
+
+def test_the_decoder_is_the_one_that_was_asked_for(make_bundle: MakeBundle) -> None:
+    """A picture of 640 x 640: the fast decoder scales it down while it reads it."""
+    pil = pytest.importorskip("PIL.Image")
+    waves = 127 + 100 * np.sin(np.arange(640) / 40)
+    picture = np.stack([waves[None] + 0 * waves[:, None]] * 3, axis=2).astype(np.uint8)
+    stream = io.BytesIO()
+    pil.fromarray(picture).save(stream, "JPEG", quality=95)
+    path = make_bundle("onnx")
+    seen: list[Any] = []
+
+    def scores(pixels: Any, classes: int) -> Any:
+        seen.append(pixels[0].astype(int))
+        return brightness_scores(pixels, classes)
+
+    engine = FakeEngine(scores=scores)
+    decoders: list[Any] = ["reference", "auto"]
+    for decoder in decoders:
+        with Classifier(path, backend=engine, decoder=decoder, threads=1) as classifier:
+            classifier.classify(stream.getvalue())
+    expected = load_pixels(stream.getvalue(), classifier.manifest.preprocessing)
+    assert (seen[0] == expected).all()
+    assert 0 < np.abs(seen[1] - expected).max() <= LARGEST_TOLERANCE
+    with pytest.raises(ArgumentInvalid, match="expected 'auto' or 'reference'"):
+        Classifier(path, decoder="fast")  # type: ignore[arg-type]

@@ -9,26 +9,25 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Optional, Union
+from typing import TYPE_CHECKING, Literal, Optional, Union, get_args
 
 import numpy as np
 
-from smidgen.runtime import tuning
+from smidgen.runtime import fast_pixels, tuning
 from smidgen.runtime.bundle import Bundle
-from smidgen.runtime.decisions import calibrated
+from smidgen.runtime.decisions import shown_scores
 from smidgen.runtime.engine import Engine, EngineOptions
 from smidgen.runtime.engines import select_engine
 from smidgen.runtime.errors import ArgumentInvalid, EngineFailed, NotABundle
 from smidgen.runtime.manifest import Manifest
-from smidgen.runtime.preprocessing import decode, load_pixels
 from smidgen.runtime.stream import FrameResult, MovingAverage, prepared, results
 
 if TYPE_CHECKING:
     from smidgen.runtime.engine import Pixels, Scores
-    from smidgen.runtime.preprocessing import ImageSource
+    from smidgen.runtime.image_files import ImageSource
     from smidgen.runtime.signatures import KeySource
 
-    _Prepared = tuple[Pixels, int, int]
+    _Prepared = tuple[Pixels, tuple[int, int]]
 
 GROUP = 8
 """Pictures of a batch that are decoded before the engine runs."""
@@ -91,6 +90,7 @@ class Classifier:
         threads: Union[int, str] = "auto",
         delegates: Sequence[str] = (),
         providers: Sequence[str] = (),
+        decoder: fast_pixels.Decoder = "auto",
         trusted_key: Optional[KeySource] = None,
         isolate: bool = False,
     ) -> None:
@@ -102,14 +102,17 @@ class Classifier:
             threads: CPU threads of one inference; ``"auto"`` measures once per device and Bundle,
                 before the second answer and for at most a second (see ``tuning``).
             delegates, providers: see ``engine.EngineOptions``.
+            decoder: ``"auto"`` or ``"reference"``, see ``fast_pixels.load``.
             trusted_key: open nothing but a file signed with this key (see ``Bundle.open``).
             isolate: run the engine in a child process, whose death is an EngineFailed here.
 
         Raises:
             NotABundle, BundleDamaged, BundleUntrusted: the file cannot be trusted.
             EngineMissing, EngineFailed: no engine, or it refuses the Bundle or an option.
-            ArgumentInvalid: ``threads``, or ``SMIDGEN_THREADS`` in the environment, is no number.
+            ArgumentInvalid: ``decoder``, ``threads`` or the environment's ``SMIDGEN_THREADS``.
         """
+        if decoder not in get_args(fast_pixels.Decoder):
+            raise ArgumentInvalid(f"decoder = {decoder!r}: expected 'auto' or 'reference'")
         if isinstance(path, Bundle):
             if trusted_key is not None:
                 raise ArgumentInvalid("trusted_key with an open Bundle: give it to Bundle.open")
@@ -126,6 +129,7 @@ class Classifier:
             engine = isolated(engine)
         options = EngineOptions(1, tuple(delegates), tuple(providers))
         self.options: EngineOptions = options  # but for the threads: see ``threads``
+        self._decoder: fast_pixels.Decoder = decoder
         self._lock = threading.Lock()
         self._is_open = True
         self._session = tuning.TunedSession(
@@ -288,11 +292,7 @@ class Classifier:
         return (payload, self.engine_name, self.engine_version, repr(options))
 
     def _prepare(self, image: ImageSource) -> _Prepared:
-        start = time.perf_counter_ns()
-        picture = image if isinstance(image, np.ndarray) else decode(image)
-        decoded = time.perf_counter_ns()
-        pixels = load_pixels(picture, self.manifest.preprocessing)
-        return pixels, decoded - start, time.perf_counter_ns() - decoded
+        return fast_pixels.timed(image, self.manifest.preprocessing, decoder=self._decoder)
 
     def _answers(
         self, group: Sequence[_Prepared], top: int, average: Optional[MovingAverage] = None
@@ -301,13 +301,13 @@ class Classifier:
         start = time.perf_counter_ns()
         alone = len(group) == 1  # a view then, no copy
         ranks = self.scores(group[0][0][np.newaxis] if alone else np.stack([g[0] for g in group]))
-        shown = calibrated(ranks, self.manifest.temperature)
+        shown = shown_scores(ranks, self.manifest)
         inference_ns = (time.perf_counter_ns() - start) // len(group)
         if average is not None:
             ranks = shown = np.stack([average.add(row) for row in shown])
         return [
-            self._answer(rank, show, top, Timings(decode_ns, preprocess_ns, inference_ns))
-            for rank, show, (_, decode_ns, preprocess_ns) in zip(ranks, shown, group)
+            self._answer(rank, show, top, Timings(*spent, inference_ns))
+            for rank, show, (_, spent) in zip(ranks, shown, group)
         ]
 
     def _answer(self, ranks: Scores, shown: Scores, top: int, timings: Timings) -> Classification:

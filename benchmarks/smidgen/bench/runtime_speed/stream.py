@@ -25,7 +25,7 @@ from smidgen.bench.origin import source_commit
 from smidgen.bench.statistics import Ratio, median_ratio, percentile_ms
 from smidgen.runtime import Classifier
 from smidgen.runtime.errors import SmidgenError
-from smidgen.runtime.preprocessing import load_pixels
+from smidgen.runtime.fast_pixels import load
 
 ALLOWED = 1.10
 DECODING, INFERENCE, ONE_BY_ONE, STREAM = (
@@ -39,10 +39,10 @@ DECODING, INFERENCE, ONE_BY_ONE, STREAM = (
 def parts(classifier: Classifier, paths: Sequence[str]) -> list[Loader]:
     """What takes turns; each goes through all files once."""
     preprocessing = classifier.manifest.preprocessing
-    tensors = [load_pixels(path, preprocessing) for path in paths]
+    tensors = [load(path, preprocessing) for path in paths]
 
     def decoding() -> int:
-        return sum(1 for path in paths if load_pixels(path, preprocessing).size)
+        return sum(1 for path in paths if load(path, preprocessing).size)
 
     def inference() -> int:
         return sum(len(classifier.scores(pixels[None])) for pixels in tensors)
