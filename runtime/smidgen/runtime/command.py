@@ -134,6 +134,10 @@ def _add_engine_options(command: argparse.ArgumentParser, threads: str) -> None:
     command.add_argument(
         "--isolate", action="store_true", help="run the engine in a child process, which may crash"
     )
+    command.add_argument(
+        "--decoder", choices=("auto", "reference"), default="auto",
+        help="reference: large JPEG files are decoded whole (auto: scaled)",
+    )  # fmt: skip
 
 
 def _options_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -144,6 +148,7 @@ def _options_of(options: argparse.Namespace) -> dict[str, Any]:
         "delegates": tuple(options.delegate),
         "providers": tuple(options.provider),
         "isolate": options.isolate,
+        "decoder": options.decoder,
         "trusted_key": options.trusted_key,
     }
 
