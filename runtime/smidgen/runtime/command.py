@@ -39,7 +39,9 @@ exit status:
   3    classify --fail-unsure: every picture was read, and an answer is unsure
   130  interrupted
 """
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+PICTURE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif",
+)  # fmt: skip
 """What is taken of a folder."""
 MAX_STDIN_BYTES = 1 << 28
 
