@@ -120,6 +120,14 @@ def test_auto_takes_the_first_that_is_installed_and_imports(
             select_engine(backend, manifest)
 
 
+def test_the_simulation_is_advised_by_its_own_name(
+    only: Callable[..., None], of: Callable[..., Any]
+) -> None:
+    only(fake("tflite-micro", installed=False))
+    with pytest.raises(EngineMissing, match=r"'tflite-micro' for .*: run `pip install tflite-mic"):
+        select_engine("tflite-micro", of("int8"))
+
+
 def test_auto_goes_on_to_the_next_that_fits(
     only: Callable[..., None], of: Callable[..., Any]
 ) -> None:

@@ -76,12 +76,12 @@ def select_engine(backend: Union[str, Engine], manifest: Manifest) -> Engine:
         raise kind("; ".join(str(error) for error in refusals))
     wanted = "no engine" if backend == "auto" else f"the engine {candidates[0].name!r}"
     absent = "is installed" if backend == "auto" else "is not installed"
-    raise EngineMissing(
-        f"{wanted} for .{manifest.model_format} Bundles {absent}: "
-        + install_advice(
-            manifest.model_format, sys.version_info[:2], sys.platform, platform.machine()
-        )
+    advice = install_advice(
+        manifest.model_format, sys.version_info[:2], sys.platform, platform.machine()
     )
+    if backend == "tflite-micro":
+        advice = "run `pip install tflite-micro`"
+    raise EngineMissing(f"{wanted} for .{manifest.model_format} Bundles {absent}: {advice}")
 
 
 def _candidates(backend: Union[str, Engine], manifest: Manifest) -> Sequence[Engine]:
