@@ -43,7 +43,6 @@ PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif",
 )  # fmt: skip
 """What is taken of a folder."""
-MAX_STDIN_BYTES = 1 << 28
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -190,7 +189,7 @@ def _classify(options: argparse.Namespace) -> int:
         if len(names) > 1:
             with without_chatter():
                 classifier.tune()
-        frames = (_standard_input() if name == "-" else name for name in names)
+        frames = (streams.read_stdin() if name == "-" else name for name in names)
         return _print_frames(classifier, frames, names, options)
 
 
@@ -247,10 +246,6 @@ def _is_picture(file: Path, folder: str) -> bool:
     return not hidden and file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
 
 
-def _standard_input() -> bytes:
-    return b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_STDIN_BYTES)
-
-
 def _print_answer(name: str, where: dict[str, Any], answer: Classification, as_json: bool) -> None:
     if as_json:
         _print_json({**where, **as_mapping(answer)})
@@ -294,7 +289,7 @@ def _info(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    _print_table(_summary(bundle, signature))
+    streams.print_table(_summary(bundle, signature))
     return 0
 
 
@@ -368,24 +363,11 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({**as_mapping(report), "can_run": report.can_run})
     else:
-        _print_table(doctor.screen(report))
+        streams.print_table(doctor.screen(report))
     if not report.can_run:
         what = "one of the Bundles" if report.bundles else "Bundles"
         raise EngineMissing(f"no engine here runs {what}; the report says why and what to install")
     return 0
-
-
-def _print_table(rows: Iterator[tuple[str, str]]) -> None:
-    """Headings, and what is under them, wrapped at the width of the terminal."""
-    import shutil
-    import textwrap
-
-    width = max(40, shutil.get_terminal_size().columns) - 12
-    for title, text in rows:
-        lines = textwrap.wrap(
-            text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
-        )
-        print("\n".join(f"{title if not n else '':<11} {line}" for n, line in enumerate(lines)))
 
 
 def _print_json(mapping: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Standard output and error of a command: usable whatever the shell made of them.
+"""Standard input, output and error of a command: usable whatever the shell made of them.
 
 For commands only: a library must not change its host's streams.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 from typing import TextIO
+
+MAX_STDIN_BYTES = 1 << 28
 
 
 def prepare() -> None:
@@ -31,6 +34,24 @@ def drop_stdout() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+def read_stdin() -> bytes:
+    """What comes on standard input, up to MAX_STDIN_BYTES; nothing where the shell closed it."""
+    return b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_STDIN_BYTES)
+
+
+def print_table(rows: Iterable[tuple[str, str]]) -> None:
+    """Headings, and what is under them, wrapped at the width of the terminal."""
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns) - 12
+    for title, text in rows:
+        lines = textwrap.wrap(
+            text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+        )
+        print("\n".join(f"{title if not n else '':<11} {line}" for n, line in enumerate(lines)))
 
 
 def _nowhere() -> TextIO:
