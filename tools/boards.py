@@ -153,10 +153,19 @@ def ensure(board: Board, steps: Steps) -> None:
         "root file system",
         ["perl", FOLDER / "tools" / "mmdebstrap", *options, fresh / "root", _source()],
     )
+    _link_alternatives(fresh / "root")
     (fresh / "root" / HOME[1:]).mkdir(parents=True)
     fresh.replace(board.folder)
     _probe(board)
     stamp.write_text(digest.hexdigest())
+
+
+def _link_alternatives(root: Path) -> None:
+    """The links that numpy's libraries would get from the packages' scripts, which do not run."""
+    for library in root.glob("usr/lib/*/*/lib*.so.3"):
+        if library.parent.name in ("blas", "lapack"):
+            link = library.parent.parent / library.name
+            link.symlink_to(Path(library.parent.name, library.name))
 
 
 def _fetch_tools(steps: Steps) -> None:
