@@ -195,10 +195,12 @@ class Fuzzer:
         path = folder / f"case{suffix}"
         path.write_bytes(case(kind, data, chance))
         seconds, ending = self._timed_ending(path, number, kind)
-        if seconds > LIMIT_S:  # a busy machine, or a hang? That would be one the second time too
+        if seconds > LIMIT_S:  # a hang, or a busy machine? Then a sound file is slow there too
             seconds, ending = self._timed_ending(path, number, kind)
+            path.write_bytes(data)
+            seconds -= self._timed_ending(path, 2, "sound")[0]
         if seconds > LIMIT_S:
-            self.findings.escapes.append(f"case {number} ({kind}{suffix}): {seconds:.1f} s, twice")
+            self.findings.escapes.append(f"case {number} ({kind}{suffix}): {seconds:.1f} s longer")
         self.findings.slowest_s = max(self.findings.slowest_s, seconds)
         self.findings.cases += 1
         self.findings.endings[f"{kind}{suffix}: {ending}"] += 1
