@@ -166,8 +166,8 @@ def _open(library: Any, stream: Any) -> Any:
 
 def _check_scans(name: str, image: Image.Image, stream: Any) -> None:
     """Refuse a JPEG of too many scans; counts 0xFFDA, which entropy-coded data cannot hold."""
-    if image.format not in ("JPEG", "MPO"):
-        return
+    if image.format not in ("JPEG", "MPO") or not image.info.get("progressive"):
+        return  # in other files every pass costs bytes for each block
     position = stream.tell()
     stream.seek(0)
     count = stream.read().count(b"\xff\xda")
