@@ -67,7 +67,11 @@ def _strings_to_drop(node: Any, *, is_kept: bool) -> list[tuple[ast.Expr, bool]]
             is_public = not child.name.startswith("_") or child.name == "__init__"
             keeps = child.name in DOCUMENTED or (is_method and is_public)
             found += _strings_to_drop(child, is_kept=keeps)
-        elif isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
-            if isinstance(child.value.value, str) and not is_kept:
-                found.append((child, len(node.body) == 1))
+        elif not is_kept and _is_text(child):
+            found.append((child, len(node.body) == 1))
     return found
+
+
+def _is_text(node: ast.stmt) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)

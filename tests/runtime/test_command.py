@@ -384,3 +384,28 @@ def test_help_names_every_command() -> None:
     text = parser().format_help()
     assert all(name in text for name in ("classify", "selftest", "info", "bench", "doctor"))
     assert all(f"\n  {status}  " in text for status in (0, 1, 2, 3, 130))
+
+
+def test_a_folder_of_models_is_updated_and_rolled_back(
+    make_bundle: MakeBundle, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    store, names = str(tmp_path / "store"), []
+    for scheme in ("int8", "float32"):
+        assert main(["update", store, str(make_bundle("tflite", scheme)), "--json"]) == 0
+        made = json.loads(capsys.readouterr().out)
+        assert Path(made["path"]).is_file()
+        assert made["confirmed"] is False
+        names.append(Path(made["path"]).name)
+    assert main(["rollback", store]) == 0
+    assert capsys.readouterr().out == f"{store}: now {names[0]}\n"
+    assert main(["rollback", store]) == 1
+    assert "holds no previous model" in capsys.readouterr().err
+
+
+def test_what_is_no_bundle_changes_no_store(tmp_path: Path, capsys: Capture) -> None:
+    wrong = tmp_path / "wrong.tflite"
+    wrong.write_bytes(b"no model")
+    assert main(["update", str(tmp_path / "store"), str(wrong)]) == 1
+    assert "wrong.tflite" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()

@@ -13,9 +13,9 @@ from smidgen.cli.model_ops import op_counts
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classifier
 from smidgen.runtime.manifest import Manifest, TensorSpec, Verdict
-from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping
 from smidgen.runtime.selftest import selftest
+from smidgen.runtime.streams import without_chatter
 
 SUMMARY = "show what a model file holds: manifest, size, operators, hashes"
 DESCRIPTION = """\

@@ -18,8 +18,8 @@ from smidgen.runtime.classifier import Classification, Classifier
 from smidgen.runtime.engines import ENGINES
 from smidgen.runtime.errors import ImageError
 from smidgen.runtime.manifest import Preprocessing
-from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping
+from smidgen.runtime.streams import without_chatter
 from smidgen.train.run import Run
 
 SUMMARY = "label pictures with a model file, or with a trained Run"

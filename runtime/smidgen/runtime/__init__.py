@@ -5,12 +5,15 @@
 'rose'
 """
 
+from typing import TYPE_CHECKING, Any
+
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.classifier import Classification, Classifier, Prediction, Timings
 from smidgen.runtime.errors import (
     ArgumentInvalid,
     BundleDamaged,
     BundleError,
+    BundleUntrusted,
     EngineError,
     EngineFailed,
     EngineMissing,
@@ -23,11 +26,19 @@ from smidgen.runtime.errors import (
     RuntimeRoomError,
     SchemaError,
     SelfTestFailed,
+    SigningMissing,
+    SlowEngineWarning,
     SmidgenError,
+    StoreBusy,
+    StoreEmpty,
+    StoreError,
 )
 from smidgen.runtime.manifest import Manifest, Preprocessing
 from smidgen.runtime.selftest import selftest
 from smidgen.runtime.stream import FrameResult, frames_of
+
+if TYPE_CHECKING:
+    from smidgen.runtime.store import Installed, ModelStore
 
 __version__ = "0.1.0"
 
@@ -36,6 +47,7 @@ __all__ = [
     "Bundle",
     "BundleDamaged",
     "BundleError",
+    "BundleUntrusted",
     "Classification",
     "Classifier",
     "EngineError",
@@ -46,7 +58,9 @@ __all__ = [
     "ImageError",
     "ImageTooLarge",
     "ImageUnreadable",
+    "Installed",
     "Manifest",
+    "ModelStore",
     "NotABundle",
     "OutputError",
     "Prediction",
@@ -54,9 +68,23 @@ __all__ = [
     "RuntimeRoomError",
     "SchemaError",
     "SelfTestFailed",
+    "SigningMissing",
+    "SlowEngineWarning",
     "SmidgenError",
+    "StoreBusy",
+    "StoreEmpty",
+    "StoreError",
     "Timings",
     "__version__",
     "frames_of",
     "selftest",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The store, which a program that keeps none does not load (PEP 562)."""
+    if name in ("Installed", "ModelStore"):
+        from smidgen.runtime import store
+
+        return getattr(store, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,8 +27,8 @@ from smidgen.runtime.errors import (
     SlowEngineWarning,
     SmidgenError,
 )
-from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping
+from smidgen.runtime.streams import without_chatter
 
 PROGRAM = "smidgen-runtime"
 EXIT_STATUSES = """\
@@ -109,17 +109,25 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--backend", choices=("auto", *ENGINES), default="auto", help="try this engine alone"
     )
+    update = command("update", _store, "install a Bundle into a folder of models, tested")
+    update.add_argument("store", metavar="STORE", help="the folder")
+    update.add_argument("model", metavar="MODEL", help="the Bundle")
+    update.add_argument(
+        "--keep", type=_at_least(1), default=1, metavar="N", help="older models to keep (1)"
+    )
+    rollback = command("rollback", _store, "go back to the model before the current one")
+    rollback.add_argument("store", metavar="STORE", help="the folder")
     for one, threads in ((classify, "auto"), (selftest, "1"), (bench, "1")):
         _add_engine_options(one, threads)
-    for one in (classify, selftest, bench, info):
+    for one in (classify, selftest, bench, update):
+        one.add_argument("--backend", default="auto", help=f"auto, {', '.join(ENGINES)} (auto)")
+        one.add_argument("--isolate", action="store_true", help="run the engine in a child process")
+    for one in (classify, selftest, bench, info, update):
         one.add_argument("--trusted-key", metavar="FILE", help="take only files signed with it")
     return top
 
 
 def _add_engine_options(command: argparse.ArgumentParser, threads: str) -> None:
-    command.add_argument(
-        "--backend", default="auto", help=f"auto, {', '.join(ENGINES)} (default: auto)"
-    )
     command.add_argument(
         "--threads", type=_threads, default=threads, metavar="N",
         help=f"CPU threads; auto: measured once, at most a second, then remembered ({threads})",
@@ -132,9 +140,6 @@ def _add_engine_options(command: argparse.ArgumentParser, threads: str) -> None:
         "--provider", action="append", default=[], metavar="NAME",
         help="of ONNX Runtime: an execution provider; the first one is preferred",
     )  # fmt: skip
-    command.add_argument(
-        "--isolate", action="store_true", help="run the engine in a child process, which may crash"
-    )
     command.add_argument(
         "--decoder", choices=("auto", "reference"), default="auto",
         help="reference: large JPEG files are decoded whole (auto: scaled)",
@@ -191,6 +196,12 @@ def _classify(options: argparse.Namespace) -> int:
                 classifier.tune()
         frames = (streams.read_stdin() if name == "-" else name for name in names)
         return _print_frames(classifier, frames, names, options)
+
+
+def _store(options: argparse.Namespace) -> int:
+    from smidgen.runtime.store_command import change
+
+    return change(options)
 
 
 def _watch(classifier: Classifier, options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ imported when an engine is loaded, never before.
 from __future__ import annotations
 
 import difflib
-import platform
 import sys
 import warnings
 from collections.abc import Sequence
@@ -74,10 +73,12 @@ def select_engine(backend: Union[str, Engine], manifest: Manifest) -> Engine:
         absent_only = all(isinstance(error, EngineMissing) for error in refusals)
         kind = EngineMissing if absent_only else EngineFailed
         raise kind("; ".join(str(error) for error in refusals))
+    from smidgen.runtime.machine import wheel_machine
+
     wanted = "no engine" if backend == "auto" else f"the engine {candidates[0].name!r}"
     absent = "is installed" if backend == "auto" else "is not installed"
     advice = install_advice(
-        manifest.model_format, sys.version_info[:2], sys.platform, platform.machine()
+        manifest.model_format, sys.version_info[:2], sys.platform, wheel_machine()
     )
     if backend == "tflite-micro":
         advice = "run `pip install tflite-micro`"

@@ -1,17 +1,19 @@
 """Standard input, output and error of a command: usable whatever the shell made of them.
 
-For commands only: a library must not change its host's streams.
+For commands only: a library must not change its host's streams and descriptors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 MAX_STDIN_BYTES = 1 << 28
+_CHATTER = (b"INFO: Created TensorFlow Lite XNNPACK delegate",)
 
 
 def prepare() -> None:
@@ -52,6 +54,35 @@ def print_table(rows: Iterable[tuple[str, str]]) -> None:
             text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
         )
         print("\n".join(f"{title if not n else '':<11} {line}" for n, line in enumerate(lines)))
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Hold back file descriptor 2 in the block; afterwards pass on all but known chatter lines.
+
+    LiteRT writes ``INFO: Created TensorFlow Lite XNNPACK delegate for CPU.`` there and offers no
+    switch. For a single-threaded process. Where there is no descriptor 2 nothing is held back.
+    """
+    import tempfile
+
+    try:
+        original = os.dup(2)
+    except OSError:
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+            held.seek(0)
+            for line in held:
+                if not line.startswith(_CHATTER):
+                    os.write(2, line)
 
 
 def _nowhere() -> TextIO:

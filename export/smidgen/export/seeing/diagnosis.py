@@ -19,8 +19,8 @@ from smidgen.export.seeing.remedies import Remedy, logits_db, remedies_for, wors
 from smidgen.export.source import FloatModel
 from smidgen.runtime.bundle import Bundle
 from smidgen.runtime.manifest import Manifest, PassRecord
-from smidgen.runtime.native_stderr import without_chatter
 from smidgen.runtime.schema import as_mapping, build
+from smidgen.runtime.streams import without_chatter
 
 IMAGES = 32
 """As many as are enough for stable ratios: means over all values of a layer."""
