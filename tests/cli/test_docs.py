@@ -15,7 +15,7 @@ from smidgen.runtime import command as runtime_command
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = (
-    "README.md", "CONTRIBUTING.md", "docs/training.md", "runtime/README.md",
+    "README.md", "CONTRIBUTING.md", "docs/training.md", "docs/trust.md", "runtime/README.md",
     "examples/digits/README.md",
 )  # fmt: skip
 PLACEHOLDERS = {"RUN": "runs/x", "PHOTOS": "photos", "BUNDLE...": "a.tflite", "MODEL": "a.tflite"}
