@@ -17,7 +17,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-DOCUMENTED = frozenset({"Bundle", "Classifier", "ModelStore", "frames_of", "selftest"})
+DOCUMENTED = frozenset({"Classifier", "ModelStore"})
 """Classes and functions that keep their docstrings, those of public methods included."""
 
 

@@ -28,11 +28,13 @@ Patches = Callable[[int, int], np.ndarray]
 LONGEST = (
     "end_to_end/test_line.py",
     "end_to_end/test_articles.py",
+    "end_to_end/test_boards.py",
     "train/test_hosts.py",
     "train/test_networks_files.py",
     "export/formats/test_networks.py",
     "train/test_backbones_learn.py",
     "train/test_choices.py",
+    "end_to_end/test_pythons.py",
     "train/fitting/test_processes.py",
     "benchmarks/test_training_bench.py",
     "export/test_line.py",
