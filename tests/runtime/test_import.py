@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import sys, sysconfig
@@ -42,3 +45,19 @@ def test_every_public_name_exists() -> None:
 
     assert all(hasattr(smidgen.runtime, name) for name in smidgen.runtime.__all__)
     assert callable(smidgen.runtime.selftest)
+
+
+def test_a_jpeg_needs_no_other_reader(tmp_path: Path) -> None:
+    """Each reader that Pillow imports is time to the first answer."""
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "photo"
+    image.new("RGB", (8, 8)).save(path, "JPEG")
+    code = (
+        "import sys; from smidgen.runtime.preprocessing import decode; "
+        "decode(sys.argv[1]); decode(open(sys.argv[1], 'rb').read()); "
+        "print(*[name for name in sys.modules if name.endswith('ImagePlugin')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
+    )
+    assert set(done.stdout.split()) <= {"PIL.JpegImagePlugin", "PIL.MpoImagePlugin"}

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ thousands of empty ones is small and takes minutes."""
 _RUN_BY_OTHER_PROGRAMS = ("EPS",)
 """Formats for which Pillow starts another program (Ghostscript) on the file's content."""
 _EXIF_ORIENTATION = 0x0112
+_JPEG_START = b"\xff\xd8\xff"
 _GLOBALS_LOCK = threading.Lock()
 
 
@@ -149,6 +151,11 @@ def _open(library: Any, stream: Any) -> Any:
 
     Pillow itself would import all its readers for a format that is not among its first five.
     """
+    if stream.read(3) == _JPEG_START:  # spares the import of four other readers
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+            stream.seek(0)
+            return importlib.import_module("PIL.JpegImagePlugin").jpeg_factory(stream, "")
+    stream.seek(0)
     library.preinit()
     loaded = [name for name in FORMATS if name in library.OPEN]
     try:
