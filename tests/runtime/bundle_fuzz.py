@@ -42,6 +42,7 @@ from smidgen.runtime.engines import ENGINES
 from smidgen.runtime.errors import EngineFailed, SmidgenError
 from smidgen.runtime.isolation import Child, IsolatedEngine
 from smidgen.runtime.selftest import examine
+from smidgen.runtime.timing import peak_rss_bytes
 
 LIMIT_S = 10.0
 MAX_BYTES = 1_000_000_000
@@ -83,8 +84,8 @@ class Findings:
 
 def peak_bytes() -> tuple[int, int]:
     """Peak resident memory of this process, and of the largest child that has ended."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    own, children = (resource.getrusage(one).ru_maxrss * 1024 for one in who)
+    own = peak_rss_bytes() or 0
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return own, children
 
 
