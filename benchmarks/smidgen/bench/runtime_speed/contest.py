@@ -6,6 +6,7 @@ One that fails is reported and left out of the remaining rounds; the others go o
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -69,6 +70,7 @@ class FreshProcess:
                     stdout=subprocess.PIPE,
                     stderr=said,
                     text=True,
+                    env=_as_installed(),
                 )
             except OSError as error:
                 raise ContenderFailed(f"{self.name}: {self.python}: {error.strerror}") from error
@@ -95,6 +97,11 @@ class FreshProcess:
             return Sample(started_ns=started_ns, **found)
         except (TypeError, ValueError) as error:
             raise ContenderFailed(f"{self.name}: its answer is no sample ({error})") from error
+
+
+def _as_installed() -> dict[str, str]:
+    """The environment, in which byte code is kept: nobody compiles all sources at every start."""
+    return {key: text for key, text in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass
